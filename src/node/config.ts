@@ -19,9 +19,11 @@ export interface Config {
 /** A config file has some dozen lines; more is not ours. */
 const MAX_CONFIG_BYTES = 1024 * 1024;
 
+/** valibot takes a list for a record, so that is asked first. */
 const SETTINGS_OBJECT = v.pipe(
-  v.record(v.string(), v.unknown()),
+  v.unknown(),
   v.check((value) => !Array.isArray(value)),
+  v.record(v.string(), v.unknown()),
 );
 
 export function configPath(home: string): string {
