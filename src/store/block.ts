@@ -4,11 +4,11 @@ import { base32 } from 'multiformats/bases/base32';
 import { DezentError } from '../errors.ts';
 
 /** 4 MiB: the largest chunk is 3 MiB (split.ts); raw frame, header, tag and padding add under 3 %. */
-export const MAX_BLOCK_BYTES = 4 * 1024 * 1024;
+export const MAX_BLOCK_BYTES: number = 4 * 1024 * 1024;
 
 /** CIDv1 (0x01), raw (0x55), blake3 (0x1e), 32 bytes (0x20): multiformats.io/cid. */
 const CID_PREFIX = Uint8Array.of(0x01, 0x55, 0x1e, 0x20);
-export const DIGEST_BYTES = 32;
+const DIGEST_BYTES = 32;
 export const BLOCK_ID_BYTES: number = CID_PREFIX.length + DIGEST_BYTES;
 const BLOCK_ID_TEXT: RegExp = /^bafkr4i[a-z2-7]{52}$/;
 
@@ -26,12 +26,12 @@ export function blockIdFromDigest(digest: Uint8Array): BlockId {
   const bytes = new Uint8Array(BLOCK_ID_BYTES);
   bytes.set(CID_PREFIX);
   bytes.set(digest, CID_PREFIX.length);
-  return base32.encode(bytes) as string as BlockId;
+  return base32.encode(bytes) as BlockId;
 }
 
 /** The id written in this text; throws BAD_BLOCK for anything but the one canonical spelling. */
 export function parseBlockId(text: string): BlockId {
-  if (!BLOCK_ID_TEXT.test(text) || base32.encode(base32.decode(text as `b${string}`)) !== text) {
+  if (!BLOCK_ID_TEXT.test(text) || base32.encode(base32.decode(text)) !== text) {
     throw new DezentError('BAD_BLOCK', `not a block id: ${JSON.stringify(text.slice(0, 80))}`);
   }
   return text as BlockId;
@@ -39,18 +39,20 @@ export function parseBlockId(text: string): BlockId {
 
 /** The 36 bytes of the CID; the form on the wire and on disk. */
 export function blockIdToBytes(id: BlockId): Uint8Array {
-  return base32.decode(id as string as `b${string}`);
+  return base32.decode(id);
 }
 
 /** The inverse of {@link blockIdToBytes}; throws BAD_BLOCK for a wrong length, version, codec or hash. */
 export function blockIdFromBytes(bytes: Uint8Array): BlockId {
   const right = bytes.length === BLOCK_ID_BYTES && CID_PREFIX.every((byte, index) => bytes[index] === byte);
   if (!right) throw new DezentError('BAD_BLOCK', `not a block id: ${bytes.length} bytes of another kind`);
-  return base32.encode(bytes) as string as BlockId;
+  return base32.encode(bytes) as BlockId;
 }
 
 /** Throws BAD_BLOCK unless the bytes are what the id names and not larger than a block may be. */
 export function checkBlock(id: BlockId, bytes: Uint8Array): void {
-  if (bytes.length > MAX_BLOCK_BYTES) throw new DezentError('BAD_BLOCK', `block ${id} has ${bytes.length} bytes, more than ${MAX_BLOCK_BYTES}`);
-  if (blockIdOf(bytes) !== id) throw new DezentError('BAD_BLOCK', `the bytes given for block ${id} are not what it names`);
+  if (bytes.length > MAX_BLOCK_BYTES)
+    throw new DezentError('BAD_BLOCK', `block ${id} has ${bytes.length} bytes, more than ${MAX_BLOCK_BYTES}`);
+  if (blockIdOf(bytes) !== id)
+    throw new DezentError('BAD_BLOCK', `the bytes given for block ${id} are not what it names`);
 }

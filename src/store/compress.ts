@@ -1,0 +1,84 @@
+// Compress: plain bytes ⇄ frame. A frame says how it is coded and is zero-padded to a Padmé size, so that lengths tell little.
+//
+//   frame = codec:u8 (0 raw, 1 zstd) ‖ plainLength:u32be ‖ payloadLength:u32be ‖ payload ‖ zeros up to padme(9 + payloadLength)
+//
+// Padmé (petsymposium.org/popets/2019/popets-2019-0056.pdf): at most 12 % more, 1.7 % on average at our sizes.
+import { promisify } from 'node:util';
+import { constants, zstdCompress, zstdDecompressSync } from 'node:zlib';
+import { DezentError } from '../errors.ts';
+import { MAX_BLOCK_BYTES } from './block.ts';
+
+const zstd = promisify(zstdCompress);
+
+const CODEC_RAW = 0;
+const CODEC_ZSTD = 1;
+export const FRAME_HEADER_BYTES = 9;
+/** Compressed is kept when it is at most this share of the plain bytes: less would not pay for expanding it. */
+const WORTH_SHARE = 0.97;
+const ZSTD_LEVEL = 1;
+/** Below this nothing is gained by trying. */
+const TRY_FROM_BYTES = 64;
+/** What one frame may expand to: the largest block, so a bomb of 1 : 32,000 stops here. */
+export const MAX_PLAIN_BYTES: number = MAX_BLOCK_BYTES;
+
+/** The Padmé size for a length in bytes. */
+export function padme(length: number): number {
+  if (length < 2) return length;
+  const exponent = Math.floor(Math.log2(length));
+  const lastBits = exponent - (Math.floor(Math.log2(exponent)) + 1);
+  if (lastBits <= 0) return length;
+  const unit = 2 ** lastBits;
+  return Math.ceil(length / unit) * unit;
+}
+
+function frameOf(codec: number, plainLength: number, payload: Uint8Array): Buffer {
+  const used = FRAME_HEADER_BYTES + payload.length;
+  const frame = Buffer.allocUnsafe(padme(used));
+  frame[0] = codec;
+  frame.writeUInt32BE(plainLength, 1);
+  frame.writeUInt32BE(payload.length, 5);
+  frame.set(payload, FRAME_HEADER_BYTES);
+  return frame.fill(0, used);
+}
+
+/** The frame of these bytes (at most {@link MAX_PLAIN_BYTES}); compresses on the thread pool. */
+export async function compress(plain: Uint8Array): Promise<Buffer> {
+  if (plain.length < TRY_FROM_BYTES) return frameOf(CODEC_RAW, plain.length, plain);
+  // With the default chunkSize zlib grows its output in steps and copies it: up to 1.7× slower.
+  const packed = await zstd(plain, {
+    chunkSize: plain.length + Math.ceil(plain.length / 128) + 1024,
+    params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
+  });
+  const worth = packed.length <= plain.length * WORTH_SHARE;
+  return worth ? frameOf(CODEC_ZSTD, plain.length, packed) : frameOf(CODEC_RAW, plain.length, plain);
+}
+
+function bad(why: string, cause?: unknown): DezentError {
+  return new DezentError('BAD_BLOCK', `a frame cannot be expanded: ${why}`, { cause });
+}
+
+/** The inverse of {@link compress}. Throws BAD_BLOCK for anything else than a whole frame; sizes are checked before allocation. */
+export function expand(frame: Uint8Array): Uint8Array {
+  const view = Buffer.from(frame.buffer, frame.byteOffset, frame.length);
+  if (view.length < FRAME_HEADER_BYTES) throw bad(`only ${view.length} bytes`);
+  const codec = view[0];
+  const plainLength = view.readUInt32BE(1);
+  const payloadLength = view.readUInt32BE(5);
+  if (plainLength > MAX_PLAIN_BYTES) throw bad(`it would have ${plainLength} bytes, more than ${MAX_PLAIN_BYTES}`);
+  if (padme(FRAME_HEADER_BYTES + payloadLength) !== view.length)
+    throw bad(`its payload length ${payloadLength} does not fit ${view.length} bytes`);
+  const payload = view.subarray(FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + payloadLength);
+  if (codec === CODEC_RAW && payloadLength === plainLength) return payload;
+  if (codec !== CODEC_ZSTD) throw bad(`unknown codec ${codec} or wrong length`);
+  let plain: Uint8Array;
+  try {
+    plain = zstdDecompressSync(payload, {
+      maxOutputLength: Math.max(1, plainLength),
+      chunkSize: Math.max(64, plainLength),
+    });
+  } catch (error) {
+    throw bad('zstd refused it', error);
+  }
+  if (plain.length !== plainLength) throw bad(`it has ${plain.length} bytes and says ${plainLength}`);
+  return plain;
+}

@@ -1,0 +1,39 @@
+// Solid blocks: several manifests (or pages, or one catalog segment) sealed as one block. A solid block closes with its batch and never grows.
+import { DezentError } from '../errors.ts';
+import type { BlockId } from './block.ts';
+import { compress, expand } from './compress.ts';
+import type { Root } from './manifest.ts';
+import type { ContentKeys } from './secrets.ts';
+import { KIND_MANIFEST, sealNamed, unsealNamed, type SealedBlock } from './seal.ts';
+import { join } from './split.ts';
+
+/** A solid block closes at this many plain bytes: larger ones make reading one small file dearer than it saves. */
+export const SOLID_MAX_BYTES: number = 1024 * 1024;
+
+/** Seals these parts as one manifest block; the roots are in the order of the parts. */
+export async function sealSolid(
+  parts: readonly Uint8Array[],
+  keys: ContentKeys,
+): Promise<{ block: SealedBlock; roots: Root[] }> {
+  const block = sealNamed(KIND_MANIFEST, await compress(join(parts)), keys.current);
+  let offset = 0;
+  const roots = parts.map(({ length }) => {
+    const root = { block: block.id, offset, length };
+    offset += length;
+    return root;
+  });
+  return { block, roots };
+}
+
+/** The bytes that a root names in its (sealed) block; throws BAD_MANIFEST when it points outside. */
+export function openRoot(root: Root, sealed: Uint8Array, keys: ContentKeys): Uint8Array {
+  const plain = expand(unsealNamed(KIND_MANIFEST, sealed, keys));
+  if (root.offset + root.length > plain.length)
+    throw new DezentError('BAD_MANIFEST', `root ${formatRoot(root)} points beyond its block`);
+  return plain.subarray(root.offset, root.offset + root.length);
+}
+
+/** A root as text, "BLOCKID OFFSET LENGTH": in stubs and in answers. */
+export function formatRoot({ block, offset, length }: { block: BlockId; offset: number; length: number }): string {
+  return `${block} ${offset} ${length}`;
+}
