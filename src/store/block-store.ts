@@ -7,8 +7,12 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+export const OWNER_BYTES = 32;
+/** The owner of what was put without one. */
+export const NO_OWNER: Uint8Array = new Uint8Array(OWNER_BYTES);
+
 export interface PutOptions extends CallOptions {
-  /** Whose block it is: 32 bytes, opaque to the store and kept with the block. Default: 32 zero bytes. */
+  /** Whose block it is: 32 bytes, opaque to the store and kept with the block. Default: {@link NO_OWNER}. */
   owner?: Uint8Array;
 }
 
