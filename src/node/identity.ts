@@ -1,0 +1,23 @@
+// What tells one state of a file from another without reading it: inode, size, mtime (ns) and mode, as one text. The device number is
+// left out: it changes over reboots on some file systems.
+import type { BigIntStats } from 'node:fs';
+import { lstat } from 'node:fs/promises';
+import { systemCode } from '../errors.ts';
+
+export function identityOf(stats: BigIntStats): string {
+  return `${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.mode}`;
+}
+
+/** lstat with nanoseconds, or undefined when nothing has that name. Every other error is thrown: absent is not failed. */
+export async function lstatIfPresent(path: string): Promise<BigIntStats | undefined> {
+  try {
+    return await lstat(path, { bigint: true });
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined;
+    throw error;
+  }
+}
+
+export const mtimeUsOf = (stats: BigIntStats): number => Number(stats.mtimeNs / 1000n);
+export const birthtimeUsOf = (stats: BigIntStats): number => Number(stats.birthtimeNs / 1000n);
+export const modeOf = (stats: BigIntStats): number => Number(stats.mode) & 0o7777;
