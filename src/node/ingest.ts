@@ -1,0 +1,252 @@
+// Ingest: what lies at a path → kept blocks, manifest, catalog entry; durable on this machine when it returns. It never changes
+// anything in FOLDER. Same content, a touch or a rename store and send no content: only a catalog entry.
+import { randomBytes } from 'node:crypto';
+import { readlink } from 'node:fs/promises';
+import type { BigIntStats } from 'node:fs';
+import pLimit from 'p-limit';
+import { DezentError, isDezentError } from '../errors.ts';
+import type { BlockId } from '../store/block.ts';
+import type { LocalStore } from '../store/block-store.ts';
+import { FILE_ID_BYTES, PATH_MAX_BYTES, type CatalogEntry, type EntryKind } from '../store/catalog.ts';
+import { toContent, type ContentIndex, type StoredContent } from '../store/pipeline.ts';
+import type { Root } from '../store/manifest.ts';
+import type { ContentKeys } from '../store/secrets.ts';
+import type { CatalogBatch, Change } from './catalog-batch.ts';
+import { rootKey, type ContentTable } from './content-index.ts';
+import type { FileState } from './control-api.ts';
+import type { Folder } from './folder.ts';
+import { birthtimeUsOf, identityOf, lstatIfPresent, modeOf, mtimeUsOf } from './identity.ts';
+import { openStable, type StableFile } from './stable-file.ts';
+import type { Tree, TreeItem } from './tree.ts';
+
+/** Files read at once: each holds at most PIPELINE_CHUNKS chunks, so this bounds memory. */
+const FILES_IN_FLIGHT = 8;
+/** A file that changes while it is read is read again so many times before it is left for later. */
+const READ_TRIES = 3;
+
+export interface Ingested {
+  item: TreeItem;
+  newBytes: number;
+  /** False when everything was known already. */
+  changed: boolean;
+}
+
+export interface IngestOptions {
+  signal?: AbortSignal;
+  onBytes?: (count: number) => void;
+}
+
+export interface Ingest {
+  /**
+   * Takes in what lies at this path; the caller holds its lock. Undefined when nothing is there or it is of a kind that is not kept
+   * (socket, device). Throws CHANGED when it is still being written.
+   */
+  ingest(path: string, options?: IngestOptions): Promise<Ingested | undefined>;
+}
+
+export interface IngestNeeds {
+  folder: Folder;
+  tree: Tree;
+  store: LocalStore;
+  contents: ContentTable;
+  batch: CatalogBatch;
+  keys: () => ContentKeys;
+  owner: Uint8Array;
+  deviceId: string;
+  /** True when each of these blocks is here or with a holder: only then is known content reused. */
+  obtainable(ids: readonly BlockId[]): Promise<boolean>;
+  xattrsOf(absolute: string): Promise<Record<string, Uint8Array> | undefined>;
+}
+
+function kindOf(stats: BigIntStats): EntryKind | undefined {
+  if (stats.isFile()) return 'file';
+  if (stats.isDirectory()) return 'folder';
+  return stats.isSymbolicLink() ? 'link' : undefined;
+}
+
+/** Names that UTF-8 cannot carry come as U+FFFD from the file system and could not be given back. */
+function checkPath(path: string): void {
+  if (path.includes('\uFFFD'))
+    throw new DezentError('USAGE', `the name ${JSON.stringify(path)} is not valid UTF-8`, {
+      hint: 'Rename the file; it is left as it is until then.',
+    });
+  if (Buffer.byteLength(path) > PATH_MAX_BYTES)
+    throw new DezentError('USAGE', `a path of more than ${PATH_MAX_BYTES} bytes cannot be kept`);
+}
+
+/** Read, but not yet in the catalog: an item that needs no entry, or the change to make. */
+type Prepared = { item: TreeItem } | { change: Change; newBytes: number };
+
+type Meta = Omit<CatalogEntry, 'root' | 'fileId' | 'versions' | 'path'>;
+
+function sameMeta(entry: CatalogEntry, meta: Meta): boolean {
+  const attributes = (of: Meta): string =>
+    JSON.stringify(Object.entries(of.xattrs ?? {}).map(([name, value]) => [name, Buffer.from(value).toString('hex')]));
+  return (
+    entry.kind === meta.kind &&
+    entry.mode === meta.mode &&
+    entry.link === meta.link &&
+    attributes(entry) === attributes(meta) &&
+    (entry.kind === 'folder' || entry.mtimeUs === meta.mtimeUs)
+  );
+}
+
+export function openIngest(needs: IngestNeeds): Ingest {
+  const { folder, tree, store, contents, batch, keys, owner, deviceId, obtainable, xattrsOf } = needs;
+  const limit = pLimit(FILES_IN_FLIGHT);
+  let reading = 0;
+
+  /** The index, but only for content whose bytes can still be had. */
+  const index: ContentIndex = {
+    addExtents: (added) => contents.addExtents(added),
+    async extent(plainHash) {
+      const extent = await contents.extent(plainHash);
+      return extent && (await obtainable([extent.block])) ? extent : undefined;
+    },
+  };
+
+  async function readContent(
+    file: StableFile,
+    earlierAverage: number | undefined,
+    { signal, onBytes }: IngestOptions,
+  ): Promise<StoredContent> {
+    const content = await toContent(
+      file.read(),
+      { keys: keys(), store, index },
+      {
+        sizeBytes: Number(file.stats.size),
+        owner,
+        ...(earlierAverage !== undefined && { earlierAverage }),
+        ...(signal && { signal }),
+        ...(onBytes && { onBytes }),
+      },
+    );
+    await file.checkUnchanged();
+    return content;
+  }
+
+  async function readStable(
+    path: string,
+    options: IngestOptions,
+  ): Promise<{ content: StoredContent; stats: BigIntStats }> {
+    const earlier = tree.get(path)?.entry.root;
+    const average = earlier && (await contents.contentAt(earlier))?.average;
+    for (let tries = 1; ; tries += 1) {
+      await using file = await openStable(folder.absolute(path));
+      try {
+        return { content: await readContent(file, average, options), stats: file.stats };
+      } catch (error) {
+        if (!isDezentError(error, 'CHANGED') || tries === READ_TRIES) throw error;
+      }
+    }
+  }
+
+  /** The item whose file was moved here: same inode, and nothing lies at its old path any more. */
+  async function movedFrom(path: string, stats: BigIntStats): Promise<TreeItem | undefined> {
+    const before = tree.pathOfInode(String(stats.ino));
+    if (before === undefined || before === path) return undefined;
+    const item = tree.get(before);
+    if (item === undefined || !item.seen.startsWith(`${stats.ino}:`)) return undefined;
+    return (await lstatIfPresent(folder.absolute(before))) === undefined ? item : undefined;
+  }
+
+  function nextEntry(path: string, before: TreeItem | undefined, meta: Meta): Omit<CatalogEntry, 'root'> {
+    const versions = { ...before?.entry.versions, [deviceId]: (before?.entry.versions[deviceId] ?? 0) + 1 };
+    return { fileId: before?.entry.fileId ?? randomBytes(FILE_ID_BYTES), path, ...meta, versions };
+  }
+
+  /** The same content keeps its state (a file beside its stub is a restored one); everything else has to be protected. */
+  function nextState(before: TreeItem | undefined, sameContent: boolean): FileState {
+    if (!sameContent || before === undefined) return 'waiting';
+    return before.state === 'stubbed' ? 'restored' : before.state;
+  }
+
+  /** Reads under the limit; the last reader closes the batch, since nobody else would join it. */
+  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    reading += 1;
+    try {
+      return await limit(work);
+    } finally {
+      reading -= 1;
+      if (reading === 0) setImmediate(() => batch.flush());
+    }
+  }
+
+  async function metaOf(path: string, kind: EntryKind, stats: BigIntStats): Promise<Meta> {
+    const absolute = folder.absolute(path);
+    const xattrs = kind === 'link' ? undefined : await xattrsOf(absolute);
+    return {
+      kind,
+      mode: modeOf(stats),
+      mtimeUs: mtimeUsOf(stats),
+      birthtimeUs: birthtimeUsOf(stats),
+      sizeBytes: kind === 'file' ? Number(stats.size) : 0,
+      ...(kind === 'link' && { link: await readlink(absolute) }),
+      ...(xattrs && { xattrs }),
+    };
+  }
+
+  async function prepareFile(path: string, options: IngestOptions): Promise<Prepared> {
+    const { content, stats } = await readStable(path, options);
+    const known = await contents.content(content.contentHash);
+    const reuse = known !== undefined && (await obtainable(known.blocks)) ? known.root : undefined;
+    const before = tree.get(path) ?? (await movedFrom(path, stats));
+    const meta = await metaOf(path, 'file', stats);
+    const sameContent =
+      reuse !== undefined && before?.entry.root !== undefined && rootKey(before.entry.root) === rootKey(reuse);
+    const state = nextState(before, sameContent);
+    const seen = identityOf(stats);
+    if (sameContent && before?.entry.path === path && sameMeta(before.entry, meta)) {
+      return { item: { ...before, seen, state, since: state === before.state ? before.since : Date.now() } };
+    }
+    const partial = nextEntry(path, before, meta);
+    const change = changeOf(before, { state, seen }, (root) => ({ ...partial, root: reuse ?? (root as Root) }));
+    if (reuse !== undefined) return { change, newBytes: content.newBytes };
+    return { change: { ...change, content }, newBytes: content.newBytes + content.manifest.length };
+  }
+
+  async function prepareOther(path: string, kind: EntryKind, stats: BigIntStats): Promise<Prepared> {
+    const before = tree.get(path) ?? (await movedFrom(path, stats));
+    const meta = await metaOf(path, kind, stats);
+    if (before?.entry.path === path && sameMeta(before.entry, meta)) return { item: before };
+    const entry = nextEntry(path, before, meta);
+    return { change: changeOf(before, { state: 'waiting', seen: identityOf(stats) }, () => entry), newBytes: 0 };
+  }
+
+  async function finish(prepared: Prepared): Promise<Ingested> {
+    if ('change' in prepared)
+      return { item: await batch.add(prepared.change), newBytes: prepared.newBytes, changed: true };
+    const { item } = prepared;
+    const kept = tree.get(item.entry.path);
+    if (kept?.seen !== item.seen || kept.state !== item.state) await tree.set([item]);
+    return { item, newBytes: 0, changed: false };
+  }
+
+  return {
+    async ingest(path, options = {}) {
+      checkPath(path);
+      const stats = await lstatIfPresent(folder.absolute(path));
+      const kind = stats && kindOf(stats);
+      if (stats === undefined || kind === undefined) return undefined;
+      if (kind !== 'file') return finish(await inTurn(() => prepareOther(path, kind, stats)));
+      const before = tree.get(path);
+      const unchanged =
+        before?.entry.kind === 'file' && before.seen === identityOf(stats) && before.state !== 'stubbed';
+      if (unchanged) return { item: before, newBytes: 0, changed: false };
+      return finish(await inTurn(() => prepareFile(path, options)));
+    },
+  };
+}
+
+/** The change that brings this entry into the tree, in place of what was there (or at the path it came from). */
+function changeOf(
+  before: TreeItem | undefined,
+  to: { state: FileState; seen: string },
+  entry: (root: Root | undefined) => CatalogEntry,
+): Change {
+  return {
+    entry,
+    item: (root, segment) => ({ ...to, entry: entry(root), reason: '', segment, copies: 0, since: Date.now() }),
+    ...(before && before.entry.path !== entry(undefined).path && { leaves: before.entry.path }),
+  };
+}
