@@ -31,7 +31,7 @@ export function splitSizesFor(fileBytes: number, earlierAverage?: number): Split
   return sizes;
 }
 
-/** Finds cuts in bytes that arrive piece by piece; `length` and `hash` are the state of the chunk that is still open. */
+/** Finds cuts in bytes that arrive piece by piece: all of each piece, in order, has to pass through it. */
 export interface Cutter {
   /** The number of bytes of `piece` from `from` on that end the open chunk, or undefined when it goes on beyond the piece. */
   cut(piece: Uint8Array, from: number): number | undefined;
