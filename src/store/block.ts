@@ -43,10 +43,15 @@ export function blockIdToBytes(id: BlockId): Uint8Array {
   return base32.decode(id);
 }
 
+/** True for the 36 bytes of an id. */
+export function isBlockIdBytes(bytes: Uint8Array): boolean {
+  return bytes.length === BLOCK_ID_BYTES && CID_PREFIX.every((byte, index) => bytes[index] === byte);
+}
+
 /** The inverse of {@link blockIdToBytes}; throws BAD_BLOCK for a wrong length, version, codec or hash. */
 export function blockIdFromBytes(bytes: Uint8Array): BlockId {
-  const right = bytes.length === BLOCK_ID_BYTES && CID_PREFIX.every((byte, index) => bytes[index] === byte);
-  if (!right) throw new DezentError('BAD_BLOCK', `not a block id: ${bytes.length} bytes of another kind`);
+  if (!isBlockIdBytes(bytes))
+    throw new DezentError('BAD_BLOCK', `not a block id: ${bytes.length} bytes of another kind`);
   return base32.encode(bytes) as BlockId;
 }
 

@@ -5,7 +5,7 @@
 import { decode, encode } from '@ipld/dag-cbor';
 import * as v from 'valibot';
 import { DezentError } from '../errors.ts';
-import { BLOCK_ID_BYTES, blockIdFromBytes, blockIdToBytes, MAX_BLOCK_BYTES } from './block.ts';
+import { BLOCK_ID_BYTES, blockIdFromBytes, blockIdToBytes, isBlockIdBytes, MAX_BLOCK_BYTES } from './block.ts';
 import { compress, expand } from './compress.ts';
 import type { Root } from './manifest.ts';
 import type { ContentKeys } from './secrets.ts';
@@ -59,6 +59,12 @@ const bytesUpTo = (length: number): v.GenericSchema<Uint8Array> =>
   v.pipe(v.instance(Uint8Array), v.maxLength(length)) as v.GenericSchema<Uint8Array>;
 const bytesOf = (length: number): v.GenericSchema<Uint8Array> =>
   v.pipe(v.instance(Uint8Array), v.length(length)) as v.GenericSchema<Uint8Array>;
+const blockIdBytes = v.pipe(bytesOf(BLOCK_ID_BYTES), v.check(isBlockIdBytes, 'not a block id'));
+/** valibot's record takes lists as well. */
+const noList = v.pipe(
+  v.unknown(),
+  v.check((value) => !Array.isArray(value), 'a list is no map'),
+);
 const pathText = v.pipe(v.string(), v.maxBytes(PATH_MAX_BYTES));
 const deviceText = v.pipe(v.string(), v.maxLength(128));
 
@@ -68,7 +74,7 @@ const entrySchema = v.strictObject({
   kind: v.picklist(['file', 'folder', 'link']),
   root: v.exactOptional(
     v.strictTuple([
-      bytesOf(BLOCK_ID_BYTES),
+      blockIdBytes,
       v.pipe(count, v.maxValue(MAX_BLOCK_BYTES)),
       v.pipe(count, v.maxValue(MAX_BLOCK_BYTES)),
     ]),
@@ -80,12 +86,13 @@ const entrySchema = v.strictObject({
   link: v.exactOptional(pathText),
   xattrs: v.exactOptional(
     v.pipe(
+      noList,
       v.record(v.pipe(v.string(), v.maxLength(255)), bytesUpTo(XATTR_VALUE_MAX_BYTES)),
       v.check((value) => Object.keys(value).length <= XATTRS_MAX),
     ),
   ),
   deleted: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
-  versions: v.record(deviceText, count),
+  versions: v.pipe(noList, v.record(deviceText, count)),
 });
 
 const segmentSchema = v.strictObject({

@@ -8,7 +8,7 @@
 import { decode, encode } from '@ipld/dag-cbor';
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { DezentError } from '../errors.ts';
-import { blockIdFromBytes, blockIdToBytes, MAX_BLOCK_BYTES, type BlockId } from './block.ts';
+import { blockIdFromBytes, blockIdToBytes, isBlockIdBytes, MAX_BLOCK_BYTES, type BlockId } from './block.ts';
 import { SECRET_BYTES } from './secrets.ts';
 
 /** Content up to here lies in the manifest itself, so that a small file costs no block of its own. */
@@ -64,6 +64,7 @@ function readPlace(value: unknown): { block: BlockId; offset: number; length: nu
   const [block, offset, length, last] = value as unknown[];
   if (!(block instanceof Uint8Array) || !isCount(offset, MAX_BLOCK_BYTES) || !isCount(length, MAX_BLOCK_BYTES))
     throw bad('an extent has a wrong place');
+  if (!isBlockIdBytes(block)) throw bad('an extent names no block');
   return { block: blockIdFromBytes(block), offset, length, last };
 }
 
@@ -108,10 +109,18 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
   return encode({ ...common, pages: manifest.pages.map(encodePage) });
 }
 
-function readContent(fields: Record<string, unknown>): Content {
-  if (fields['inline'] instanceof Uint8Array) return { inline: fields['inline'] };
-  if ('extents' in fields) return { extents: readList(fields['extents'], readExtent, PAGE_EXTENTS) };
-  return { pages: readList(fields['pages'], readPage, MANIFEST_MAX_BYTES) };
+function readInline(value: unknown): Uint8Array {
+  if (!(value instanceof Uint8Array) || value.length > INLINE_MAX_BYTES) throw bad('its inline content is wrong');
+  return value;
+}
+
+/** `rest` are the fields that are not common to all forms: exactly one of three is right. */
+function readContent(rest: Record<string, unknown>): Content {
+  const [[form, value] = [], ...more] = Object.entries(rest);
+  if (more.length === 0 && form === 'inline') return { inline: readInline(value) };
+  if (more.length === 0 && form === 'extents') return { extents: readList(value, readExtent, PAGE_EXTENTS) };
+  if (more.length === 0 && form === 'pages') return { pages: readList(value, readPage, MANIFEST_MAX_BYTES) };
+  throw bad('it needs one of inline, extents and pages');
 }
 
 function sizeOf(content: Content): number {
@@ -124,12 +133,12 @@ function sizeOf(content: Content): number {
 export function decodeManifest(bytes: Uint8Array): Manifest {
   const fields = decodeChecked(bytes);
   if (fields === null || typeof fields !== 'object' || Array.isArray(fields)) throw bad('not a map');
-  const { v, size, hash, average } = fields as Record<string, unknown>;
+  const { v, size, hash, average, ...rest } = fields as Record<string, unknown>;
   if (isCount(v) && v > MANIFEST_VERSION)
     throw new DezentError('NEWER_VERSION', `a manifest has version ${v}, this dezent knows ${MANIFEST_VERSION}`);
   if (v !== MANIFEST_VERSION || !isCount(size) || !isCount(average)) throw bad('version, size or average is wrong');
   if (!(hash instanceof Uint8Array) || hash.length !== SECRET_BYTES) throw bad('its hash is wrong');
-  const content = readContent(fields as Record<string, unknown>);
+  const content = readContent(rest);
   if (sizeOf(content) !== size) throw bad(`its parts have ${sizeOf(content)} bytes and it says ${size}`);
   return { size, contentHash: hash, average, ...content };
 }
