@@ -21,7 +21,7 @@ import {
 import { keyedHash, type ContentKeys } from './secrets.ts';
 import { sealData, unsealData, type SealedBlock } from './seal.ts';
 import { openRoot, sealSolid } from './solid.ts';
-import { split, splitSizesFor } from './split.ts';
+import { join, split, splitSizesFor } from './split.ts';
 
 /** Chunks between reading and keeping (or fetching and writing) at once: enough to feed the thread pool, 12 MiB at the largest chunks. */
 export const PIPELINE_CHUNKS = 4;
@@ -75,7 +75,10 @@ export function mapInOrder<In, Out>(
     const running: Promise<Out>[] = [];
     try {
       for await (const item of source) {
-        running.push(work(item));
+        const job = work(item);
+        // Its error is given where the job is awaited, in order; until then it is not an unhandled one, which would end the process.
+        job.catch(() => undefined);
+        running.push(job);
         if (running.length >= width) yield await (running.shift() as Promise<Out>);
       }
       while (running.length > 0) yield await (running.shift() as Promise<Out>);
@@ -108,6 +111,7 @@ function keepIn(
       batch = [];
       bytes = 0;
       const fresh = kept.filter((chunk) => chunk.block !== undefined);
+      if (fresh.length === 0) return kept;
       await store.putMany(
         fresh.map(({ block }) => block as SealedBlock),
         options,
@@ -141,7 +145,12 @@ async function inlineContent(
   average: number,
 ): Promise<StoredContent> {
   const pieces: Uint8Array[] = [];
-  for await (const piece of source) pieces.push(piece);
+  let sizeBytes = 0;
+  for await (const piece of source) {
+    sizeBytes += piece.length;
+    if (sizeBytes > INLINE_MAX_BYTES) throw new DezentError('CHANGED', 'the file grew while it was read');
+    pieces.push(piece);
+  }
   const inline = Buffer.concat(pieces);
   const hasher = openContentHasher(keys.contentHash);
   if (inline.length > 0) hasher.add(inline.length, keyedHash(keys.plainHash, inline));
@@ -175,7 +184,7 @@ function openExtentList(needs: ToContentNeeds, options: PutOptions) {
 
 /**
  * toBlocks: reads the source to its end, keeps every block that is not known yet (durable when this returns) and gives the manifest.
- * Content up to INLINE_MAX_BYTES makes no block at all.
+ * Content up to INLINE_MAX_BYTES makes no block at all; CHANGED when it was to be that small and turns out larger.
  */
 export async function toContent(
   source: AsyncIterable<Uint8Array>,
@@ -199,7 +208,7 @@ export async function toContent(
   for await (const { extent, plainHash, block } of chunks) {
     hasher.add(extent.length, plainHash);
     sizeBytes += extent.length;
-    newBytes += block?.bytes.length ?? 0;
+    if (!blocks.has(extent.block)) newBytes += block?.bytes.length ?? 0;
     blocks.add(extent.block);
     await list.add(extent);
   }
@@ -267,6 +276,26 @@ export async function* checkedContent(
   }
   if (!Buffer.from(manifest.contentHash).equals(hasher.digest()))
     throw new DezentError('BAD_MANIFEST', 'the content is not what its manifest says');
+}
+
+/** The contentHash that these bytes have under this split average, without sealing anything: is a file still what was stored? */
+export async function contentHashOf(
+  source: AsyncIterable<Uint8Array>,
+  keys: ContentKeys,
+  content: { sizeBytes: number; average: number },
+): Promise<Uint8Array> {
+  const hasher = openContentHasher(keys.contentHash);
+  const inline = content.sizeBytes <= INLINE_MAX_BYTES;
+  const chunks = inline ? whole(source) : split(keys.gear, splitSizesFor(content.sizeBytes, content.average))(source);
+  for await (const plain of chunks) hasher.add(plain.length, keyedHash(keys.plainHash, plain));
+  return hasher.digest();
+}
+
+/** All bytes of a small source as one chunk; none when it is empty. */
+async function* whole(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  for await (const piece of source) pieces.push(piece);
+  if (pieces.length > 0) yield join(pieces);
 }
 
 /** Reads everything back and compares it with the contentHash; throws when a block is absent or wrong. */

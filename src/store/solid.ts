@@ -27,7 +27,11 @@ export async function sealSolid(
 
 /** The bytes that a root names in its (sealed) block; throws BAD_MANIFEST when it points outside. */
 export function openRoot(root: Root, sealed: Uint8Array, keys: ContentKeys): Uint8Array {
-  const plain = expand(unsealNamed(KIND_MANIFEST, sealed, keys));
+  return sliceRoot(root, expand(unsealNamed(KIND_MANIFEST, sealed, keys)));
+}
+
+/** The bytes that a root names in its opened block. */
+export function sliceRoot(root: Root, plain: Uint8Array): Uint8Array {
   if (root.offset + root.length > plain.length)
     throw new DezentError('BAD_MANIFEST', `root ${formatRoot(root)} points beyond its block`);
   return plain.subarray(root.offset, root.offset + root.length);

@@ -1,0 +1,223 @@
+// Replicate: brings items to `target` copies at distinct holders and says what is missing. Work that cannot be done now waits and is
+// tried again for ever: when a peer comes, and every RETRY_MS.
+import type { BlockId } from '../store/block.ts';
+import type { ItemCopies } from './item-copies.ts';
+import type { Tree, TreeItem } from './tree.ts';
+
+/** Items looked at in one round: their ids fit a few push sessions. */
+const ROUND_ITEMS = 4096;
+/** A round closes at this many blocks, so that memory for ids is bounded and others get their turn. */
+const ROUND_BLOCKS = 4096;
+const RETRY_MS = 30_000;
+
+export interface ReplicateNeeds {
+  tree: Tree;
+  copies: ItemCopies;
+  settings: { min(): number; target(): number };
+  /** Connected peers that may keep blocks, best first for work with this key. */
+  candidates(key: string): string[];
+  holdersOf(id: BlockId): readonly string[];
+  countDistinct(peerIds: readonly string[]): number;
+  /** Distinct copies that all known members together could make. */
+  possibleCopies(): number;
+  /** Pushes the blocks and keeps the receipts, then has the peer acknowledge the head; a text says why not. */
+  push(peerId: string, ids: readonly BlockId[], what: string): Promise<string | undefined>;
+  announce(ids: readonly BlockId[]): void;
+  onError(error: unknown): void;
+}
+
+export interface Replicate extends AsyncDisposable {
+  /** There may be something to do for these paths. */
+  wake(paths: Iterable<string>): void;
+  /** Everything that waits is tried again now (a peer came, a setting changed). */
+  retry(): void;
+  /** Resolves with the item when it has `min` copies; rejects when the signal fires. */
+  whenProtected(path: string, signal?: AbortSignal): Promise<TreeItem>;
+  /** Why the path waits, if it does. */
+  reasonFor(path: string): string | undefined;
+  /** Counts again and stores what changed. */
+  recount(item: TreeItem): Promise<TreeItem>;
+}
+
+interface Plan {
+  /** Blocks that each peer shall be given. */
+  byPeer: Map<string, Set<BlockId>>;
+}
+
+export function openReplicate(needs: ReplicateNeeds): Replicate {
+  const { tree, copies, settings, push } = needs;
+  const queue = new Set<string>();
+  const waiting = new Set<string>();
+  const reasons = new Map<string, string>();
+  const watchers = new Map<string, Set<(item: TreeItem) => void>>();
+  let running: Promise<void> | undefined;
+  const stopping = new AbortController();
+  /** Set when a push failed: then time may help; without, only another peer does. */
+  let failedLately = false;
+  const timer = setInterval(() => {
+    if (failedLately) retry();
+  }, RETRY_MS);
+  timer.unref();
+
+  function wake(paths: Iterable<string>): void {
+    for (const path of paths) queue.add(path);
+    if (stopping.signal.aborted || running !== undefined || queue.size === 0) return;
+    running = run().finally(() => {
+      running = undefined;
+      if (queue.size > 0) wake([]);
+    });
+  }
+
+  function retry(): void {
+    const again = [...waiting];
+    failedLately = false;
+    waiting.clear();
+    wake(again);
+  }
+
+  function reached(item: TreeItem): void {
+    for (const watcher of watchers.get(item.entry.path) ?? []) watcher(item);
+  }
+
+  /** `waiting` ⇄ `protected` by the copies there are now; other states are left to offload and restore. */
+  function stateFor(item: TreeItem, count: number): TreeItem['state'] {
+    if (item.state !== 'waiting' && item.state !== 'protected' && item.state !== 'working') return item.state;
+    return count >= settings.min() ? 'protected' : 'waiting';
+  }
+
+  async function recount(item: TreeItem): Promise<TreeItem> {
+    const { copies: count } = await copies.count(item);
+    const state = stateFor(item, count);
+    const since = state === item.state ? item.since : Date.now();
+    const counted: TreeItem = { ...item, copies: count, state, since, reason: state === 'waiting' ? item.reason : '' };
+    const now = tree.get(item.entry.path);
+    // Somebody else (offload, ingest) moved the item on meanwhile: theirs stands.
+    if (now === undefined || now.segment.id !== item.segment.id || now.state !== item.state) return now ?? counted;
+    if (counted.copies !== now.copies || counted.state !== now.state) await tree.set([{ ...counted, seen: now.seen }]);
+    return counted;
+  }
+
+  /** The items of one round, with their blocks. */
+  async function takeRound(): Promise<{ item: TreeItem; ids: BlockId[] }[]> {
+    const round: { item: TreeItem; ids: BlockId[] }[] = [];
+    let blocks = 0;
+    for (const path of queue) {
+      if (round.length >= ROUND_ITEMS || blocks >= ROUND_BLOCKS) break;
+      queue.delete(path);
+      const item = tree.get(path);
+      if (item === undefined) continue;
+      try {
+        const ids = await copies.idsOf(item);
+        blocks += ids.length;
+        round.push({ item, ids });
+      } catch (error) {
+        stall(path, `its manifest cannot be had now: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }
+    return round;
+  }
+
+  function stall(path: string, reason: string): void {
+    failedLately = true;
+    waiting.add(path);
+    reasons.set(path, reason);
+  }
+
+  /** Who shall be given what, so that each item reaches `target` distinct holders. */
+  async function plan(round: readonly { item: TreeItem; ids: BlockId[] }[]): Promise<Plan> {
+    const byPeer = new Map<string, Set<BlockId>>();
+    const order = needs.candidates(round[0]?.item.segment.id ?? '');
+    for (const { item, ids } of round) {
+      const chosen = [...(await copies.count(item)).holders];
+      for (const peerId of order) {
+        if (needs.countDistinct(chosen) >= settings.target()) break;
+        if (chosen.includes(peerId) || needs.countDistinct([...chosen, peerId]) === needs.countDistinct(chosen))
+          continue;
+        chosen.push(peerId);
+        const wanted = byPeer.get(peerId) ?? new Set<BlockId>();
+        for (const id of ids) if (!needs.holdersOf(id).includes(peerId)) wanted.add(id);
+        byPeer.set(peerId, wanted);
+      }
+    }
+    return { byPeer };
+  }
+
+  function explain(count: number, failures: readonly string[]): string {
+    const missing = settings.min() - count;
+    const have = `${count} of ${settings.min()} copies`;
+    const possible = needs.possibleCopies();
+    if (possible < settings.min()) {
+      return `${have}: the group has only ${possible} other machine${possible === 1 ? '' : 's'} that can keep it, ${settings.min() - possible} more must join`;
+    }
+    if (failures.length > 0) return `${have}: ${failures.join('; ')}`;
+    return `${have}: waits for ${missing} more device${missing === 1 ? '' : 's'} of the group to be reachable`;
+  }
+
+  async function conclude(item: TreeItem, failures: readonly string[]): Promise<void> {
+    const path = item.entry.path;
+    const counted = await recount(item);
+    if (counted.copies >= settings.min()) reached(counted);
+    if (counted.copies >= Math.min(settings.target(), needs.possibleCopies())) {
+      reasons.delete(path);
+      return;
+    }
+    waiting.add(path);
+    if (counted.copies < settings.min()) reasons.set(path, explain(counted.copies, failures));
+    else reasons.delete(path);
+  }
+
+  async function runRound(round: readonly { item: TreeItem; ids: BlockId[] }[]): Promise<void> {
+    const { byPeer } = await plan(round);
+    const what = round.length === 1 ? (round[0]?.item.entry.path ?? '') : `${round.length} files`;
+    const failures = await Promise.all([...byPeer].map(([peerId, ids]) => push(peerId, [...ids], what)));
+    needs.announce(round.flatMap(({ ids }) => ids));
+    for (const { item } of round)
+      await conclude(
+        item,
+        failures.filter((failure) => failure !== undefined),
+      );
+  }
+
+  async function run(): Promise<void> {
+    while (queue.size > 0 && !stopping.signal.aborted) {
+      const round = await takeRound();
+      if (round.length === 0) continue;
+      try {
+        await runRound(round);
+      } catch (error) {
+        needs.onError(error);
+        for (const { item } of round)
+          stall(item.entry.path, `an attempt failed: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }
+  }
+
+  return {
+    wake,
+    retry,
+    recount,
+    reasonFor: (path) => reasons.get(path),
+    async whenProtected(path, signal) {
+      const { promise, resolve, reject } = Promise.withResolvers<TreeItem>();
+      const watching = watchers.get(path) ?? new Set();
+      const cancel = (): void => reject(signal?.reason);
+      watching.add(resolve);
+      watchers.set(path, watching);
+      signal?.addEventListener('abort', cancel, { once: true });
+      try {
+        signal?.throwIfAborted();
+        wake([path]);
+        return await promise;
+      } finally {
+        watching.delete(resolve);
+        if (watching.size === 0) watchers.delete(path);
+        signal?.removeEventListener('abort', cancel);
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      stopping.abort();
+      clearInterval(timer);
+      await running;
+    },
+  };
+}
