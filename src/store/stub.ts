@@ -2,7 +2,7 @@
 // self-contained: renamed, moved or copied it still opens, under the name it has then. It holds no key and no list of blocks.
 import { timingSafeEqual } from 'node:crypto';
 import { base32 } from 'multiformats/bases/base32';
-import { DezentError } from '../errors.ts';
+import { DezentError, isDezentError } from '../errors.ts';
 import { parseBlockId } from './block.ts';
 import { FILE_ID_BYTES } from './catalog.ts';
 import type { Root } from './manifest.ts';
@@ -13,7 +13,11 @@ export const STUB_SUFFIX = '.f';
 export const STUB_MAX_BYTES = 1024;
 const MAGIC = 'dezent-stub ';
 const VERSION = 1;
+/** How far to look for the end of the first line's version number. */
+const VERSION_MAX_DIGITS = 8;
 const NAME_MAX_BYTES = 400;
+/** Owner and group ids come from strangers' stubs too and are shown in messages. */
+const PLAIN_ID: RegExp = /^[A-Za-z0-9]{1,80}$/;
 const ABOUT =
   'This file gave its disk space back; its content is kept, encrypted, by your peers. Open it, or run "dezent open" on it, and the original is here again.';
 const KEYS = ['epoch', 'file', 'group', 'mac', 'mode', 'mtime', 'name', 'owner', 'root', 'size'] as const;
@@ -91,6 +95,16 @@ function textOf(stub: Stub, mac: string | undefined): string {
 const macOf = (stub: Stub, keys: ContentKeys): Buffer =>
   keyedHash(keys.epoch(stub.epoch).stub, Buffer.from(textOf(stub, undefined)));
 
+/** The mac that a stub that is to be read should have. */
+function expectedMac(stub: Stub, keys: ContentKeys): Buffer {
+  try {
+    return macOf(stub, keys);
+  } catch (error) {
+    if (!isDezentError(error, 'BAD_BLOCK')) throw error;
+    throw new DezentError('BAD_STUB', `the stub is ${error.message}`, { cause: error, hint: error.hint });
+  }
+}
+
 /** The stub's text, with its mac. */
 export function encodeStub(stub: Stub, keys: ContentKeys): Buffer {
   const bytes = Buffer.from(textOf(stub, macOf(stub, keys).toString('hex')));
@@ -100,12 +114,12 @@ export function encodeStub(stub: Stub, keys: ContentKeys): Buffer {
 
 function linesOf(bytes: Uint8Array): string[] {
   if (!hasStubMagic(bytes)) throw bad("it does not begin with a stub's first line");
-  if (bytes.length > STUB_MAX_BYTES) throw bad(`it has ${bytes.length} bytes, more than ${STUB_MAX_BYTES}`);
-  const lines = Buffer.from(bytes).toString('utf8').split('\n');
-  const version = Number(lines[0]?.slice(MAGIC.length));
-  if (Number.isInteger(version) && version > VERSION)
+  const start = Buffer.from(bytes.subarray(0, MAGIC.length + VERSION_MAX_DIGITS + 1)).toString('latin1');
+  const version = Number(/^\d+(?=\n)/.exec(start.slice(MAGIC.length))?.[0] ?? 0);
+  if (version > VERSION)
     throw new DezentError('NEWER_VERSION', `the stub has version ${version}, this dezent knows ${VERSION}`);
-  return lines;
+  if (bytes.length > STUB_MAX_BYTES) throw bad(`it has ${bytes.length} bytes, more than ${STUB_MAX_BYTES}`);
+  return Buffer.from(bytes).toString('utf8').split('\n');
 }
 
 function fieldsOf(lines: string[]): Record<Key, string> {
@@ -149,6 +163,7 @@ function parseStub(bytes: Uint8Array): { stub: Stub; mac: string } {
   }
   if (stub.epoch.length !== EPOCH_ID_BYTES || stub.fileId.length !== FILE_ID_BYTES)
     throw bad('an id in it has a wrong length');
+  if (!PLAIN_ID.test(stub.ownerId) || !PLAIN_ID.test(stub.groupId)) throw bad('its owner or group is not an id');
   return { stub, mac: fields.mac };
 }
 
@@ -163,7 +178,7 @@ export function decodeStub(bytes: Uint8Array, keys: ContentKeys, own: { ownerId:
   if (stub.groupId !== own.groupId)
     throw new DezentError('FOREIGN_STUB', `the stub belongs to group ${stub.groupId}, this device to ${own.groupId}`);
   const given = Buffer.from(mac, 'hex');
-  const right = macOf(stub, keys);
+  const right = expectedMac(stub, keys);
   if (given.length !== right.length || !timingSafeEqual(given, right))
     throw bad('its mac does not match: it was altered');
   if (!Buffer.from(bytes).equals(encodeStub(stub, keys))) throw bad('it is not in the one canonical form');
