@@ -1,0 +1,149 @@
+// Group commit: changes that wait while one commit runs share the next one, its fdatasync and its index batch. Nobody waits for a
+// timer. Order: records to the pack → fdatasync → index batch, synced → acknowledged.
+import { statfs } from 'node:fs/promises';
+import type { CallOptions } from './block-store.ts';
+import { PACK_BYTES, PACK_HEADER_BYTES, RECORD_HEADER_BYTES } from './pack-file.ts';
+import type { LoadedPacks } from './pack-load.ts';
+import { planOf, type Change, type Plan } from './pack-plan.ts';
+import type { StorePaths } from './pack-rebuild.ts';
+import type { PackSession } from './pack-session.ts';
+import { continuePack, createPack, type PackWriter } from './pack-writer.ts';
+import { asDezentError, DezentError, isDezentError } from '../errors.ts';
+
+/** At most so much in one commit: at 500 MB/s a commit, and with it the wait for the next one, stays near 30 ms. */
+export const COMMIT_BYTES: number = 16 * 1024 * 1024;
+/** Kept free for the index, without which nothing can be freed either; `level` writes files of up to 4 MiB. */
+const RESERVE_BYTES: number = 16 * 1024 * 1024;
+
+export interface CommitSettings {
+  packBytes?: number | undefined;
+  reserveBytes?: number | undefined;
+}
+
+export interface Committer {
+  /** Makes the changes durable, all or none; at most COMMIT_BYTES of them. Once a commit has begun, a signal no longer ends it. */
+  submit(changes: readonly Change[], options?: CallOptions): Promise<void>;
+  /** When all that was submitted is done. */
+  idle(): Promise<void>;
+}
+
+interface Job {
+  changes: readonly Change[];
+  bytes: number;
+  signal: AbortSignal | undefined;
+  done: PromiseWithResolvers<void>;
+}
+
+/** The most that a change adds to a pack. */
+export function changeBytes(change: Change): number {
+  return 'bytes' in change ? 2 * RECORD_HEADER_BYTES + change.bytes.length : RECORD_HEADER_BYTES;
+}
+
+/** Bytes free for this process on the disk of a directory. */
+export async function freeBytesOf(dir: string): Promise<number> {
+  const { bavail, bsize } = await statfs(dir);
+  return bavail * bsize;
+}
+
+export function openCommitter(needs: { paths: StorePaths; session: PackSession }, settings: CommitSettings): Committer {
+  const { paths, session } = needs;
+  const packBytes = settings.packBytes ?? PACK_BYTES;
+  const reserveBytes = settings.reserveBytes ?? RESERVE_BYTES;
+  const waiting: Job[] = [];
+  let running: Promise<void> | undefined;
+
+  function submit(changes: readonly Change[], options: CallOptions = {}): Promise<void> {
+    const bytes = changes.reduce((sum, change) => sum + changeBytes(change), 0);
+    const job: Job = { changes, bytes, signal: options.signal, done: Promise.withResolvers() };
+    waiting.push(job);
+    running ??= run();
+    return job.done.promise;
+  }
+
+  async function run(): Promise<void> {
+    while (waiting.length > 0) {
+      await session.inTurn(commitSome).catch((error: unknown) => {
+        for (const { done } of waiting.splice(0)) done.reject(asDezentError(error));
+      });
+    }
+    running = undefined;
+  }
+
+  async function commitSome(packs: LoadedPacks): Promise<void> {
+    const writer = await writerFor(packs, waiting[0]?.bytes ?? 0);
+    const free = await freeBytesOf(paths.dir);
+    const jobs = admitted(takeJobs(packBytes - writer.end), free - reserveBytes);
+    const changes = jobs.flatMap((job) => job.changes);
+    try {
+      await commit(packs, writer, await planOf(packs, { pack: writer.pack, offset: writer.end }, changes));
+      for (const { done } of jobs) done.resolve();
+    } catch (error) {
+      if (isDezentError(error, 'BAD_INDEX')) session.spoil(packs, [], error);
+      for (const { done } of jobs) done.reject(asDezentError(error));
+    }
+  }
+
+  /** The pack that is appended to; another one when this one has no room. An empty pack takes anything. */
+  async function writerFor(packs: LoadedPacks, bytes: number): Promise<PackWriter> {
+    const { writer } = packs;
+    if (writer?.intact && (writer.end === PACK_HEADER_BYTES || writer.end + bytes <= packBytes)) return writer;
+    const open = [...packs.states.values()].find(
+      ({ pack, end, sealed, doubtful }) =>
+        !sealed && !doubtful && !packs.missing.has(pack) && end >= PACK_HEADER_BYTES && end + bytes <= packBytes,
+    );
+    const resumed = writer === undefined && open !== undefined;
+    packs.writer = await (resumed ? continuePack(paths.packs, open.pack, open.end) : createPack(paths.packs));
+    await writer?.close();
+    return packs.writer;
+  }
+
+  /** As many as fit into one commit and into the pack; at least one. */
+  function takeJobs(room: number): Job[] {
+    const most = Math.min(COMMIT_BYTES, room);
+    let bytes = 0;
+    const count = waiting.findIndex((job, index) => (bytes += job.bytes) > most && index > 0);
+    return waiting.splice(0, count < 0 ? waiting.length : count);
+  }
+
+  /** The jobs without those that were ended meanwhile and those for which there is no space. */
+  function admitted(jobs: Job[], free: number): Job[] {
+    let left = free;
+    return jobs.filter(({ changes, bytes, signal, done }) => {
+      if (signal?.aborted) {
+        done.reject(signal.reason as Error);
+        return false;
+      }
+      if (!changes.some(({ kind }) => kind === 'put')) return true;
+      if (bytes <= left) {
+        left -= bytes;
+        return true;
+      }
+      done.reject(new DezentError('DISK_FULL', `the disk of ${paths.dir} has no room for ${bytes} bytes more`));
+      return false;
+    });
+  }
+
+  async function commit(packs: LoadedPacks, writer: PackWriter, plan: Plan): Promise<void> {
+    if (plan.records.length === 0) return;
+    const ids = plan.changes.map(({ id }) => id);
+    try {
+      await writer.append(plan.records);
+    } catch (error) {
+      if (!writer.intact) session.spoil(packs, ids, error);
+      throw error;
+    }
+    try {
+      await packs.index.write(plan.changes, plan.states);
+    } catch (error) {
+      session.spoil(packs, ids, error);
+      throw error;
+    }
+    for (const state of plan.states) packs.states.set(state.pack, state);
+    for (const id of ids) packs.damaged.delete(id);
+  }
+
+  return {
+    submit,
+    idle: async () => running,
+  };
+}
