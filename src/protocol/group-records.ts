@@ -14,7 +14,5 @@ export interface GroupRecords {
 export const MAX_ENTRIES = 1024;
 export const MAX_OWNER_RECORDS = 1024;
 export const MAX_HEADS = 4096;
-/** Everything an unlisted peer may send in a hello. */
-export const MAX_HELLO_BYTES: number = 256 * 1024;
 
 export const NO_RECORDS: GroupRecords = { entries: [], owners: [], heads: [] };

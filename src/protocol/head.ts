@@ -4,10 +4,10 @@
 // Payload, DAG-CBOR map, version 1. Signature kind "head"; the signer is the device.
 //   field        type   limits
 //   v            int    1
-//   device       bytes  32, public key of the device; must be the signer
+//   device       text   peer id; must be the signer
 //   incarnation  bytes  8, random, new when a device finds itself restored from an image
 //   seq          int    1 … 2⁴⁸, one more for each head
-//   seen         list   ≤ 1,024 × [device 32, incarnation 8, seq], ascending by device, incarnation
+//   seen         list   ≤ 1,024 × [peer id, incarnation 8 bytes, seq], ascending by peer id, then incarnation
 //   checkpoint   list   absent, or [block id 36 bytes, seq]: a sealed block that lists the segments up to seq
 //   segments     list   ≤ 16,384 × [block id 36 bytes, seq], ascending by seq, each once
 import * as v from 'valibot';
@@ -18,8 +18,7 @@ import { bytesOf, count, decodeRecord, encodeRecord, seq, type RecordFormat } fr
 import {
   MAX_PAYLOAD_BYTES,
   peerIdOf,
-  PUBLIC_KEY_BYTES,
-  publicKeyOf,
+  peerIdSchema,
   sign,
   verify,
   type Envelope,
@@ -59,13 +58,10 @@ export interface Head {
 const segmentSchema = v.strictTuple([bytesOf(BLOCK_ID_BYTES), count]);
 const headSchema = v.strictObject({
   v: v.literal(1),
-  device: bytesOf(PUBLIC_KEY_BYTES),
+  device: peerIdSchema,
   incarnation: bytesOf(INCARNATION_BYTES),
   seq,
-  seen: v.pipe(
-    v.array(v.strictTuple([bytesOf(PUBLIC_KEY_BYTES), bytesOf(INCARNATION_BYTES), count])),
-    v.maxLength(HEAD_MAX_SEEN),
-  ),
+  seen: v.pipe(v.array(v.strictTuple([peerIdSchema, bytesOf(INCARNATION_BYTES), count])), v.maxLength(HEAD_MAX_SEEN)),
   checkpoint: v.exactOptional(segmentSchema),
   segments: v.pipe(v.array(segmentSchema), v.maxLength(HEAD_MAX_SEGMENTS)),
 });
@@ -85,7 +81,7 @@ function fromTuple([id, seq]: [Uint8Array, number]): SegmentRef {
 }
 
 function seenBytes({ device, incarnation }: Seen): Buffer {
-  return Buffer.concat([publicKeyOf(device), incarnation]);
+  return Buffer.concat([Buffer.from(device), incarnation]);
 }
 
 /** Throws BAD_RECORD unless segments and `seen` are in their one order, each once. */
@@ -107,10 +103,10 @@ export function signHead(groupId: Uint8Array, head: Head, key: SigningKey): Enve
   const { device, incarnation, seq, checkpoint, segments } = checkOrder({ ...head, seen });
   const payload = encodeRecord(headFormat, {
     v: 1,
-    device: publicKeyOf(device),
+    device,
     incarnation,
     seq,
-    seen: seen.map((one) => [publicKeyOf(one.device), one.incarnation, one.seq]),
+    seen: seen.map((one) => [one.device, one.incarnation, one.seq]),
     ...(checkpoint && { checkpoint: toTuple(checkpoint) }),
     segments: segments.map(toTuple),
   });
@@ -124,13 +120,13 @@ export function signHead(groupId: Uint8Array, head: Head, key: SigningKey): Enve
 export function verifyHead(groupId: Uint8Array, envelope: Envelope): Head {
   verify('head', groupId, envelope);
   const encoded = decodeRecord(headFormat, envelope.payload);
-  if (Buffer.compare(encoded.device, envelope.signer) !== 0)
+  if (encoded.device !== peerIdOf(envelope.signer))
     throw new DezentError('BAD_RECORD', 'a head is signed by another key');
   return checkOrder({
-    device: peerIdOf(encoded.device),
+    device: encoded.device,
     incarnation: encoded.incarnation,
     seq: encoded.seq,
-    seen: encoded.seen.map(([device, incarnation, seq]) => ({ device: peerIdOf(device), incarnation, seq })),
+    seen: encoded.seen.map(([device, incarnation, seq]) => ({ device, incarnation, seq })),
     ...(encoded.checkpoint && { checkpoint: fromTuple(encoded.checkpoint) }),
     segments: encoded.segments.map(fromTuple),
   });

@@ -26,7 +26,7 @@ import {
   idText,
   peerIdOf,
   PUBLIC_KEY_BYTES,
-  publicKeyOf,
+  peerIdSchema,
   sign,
   verify,
   type Envelope,
@@ -67,13 +67,12 @@ export interface Release {
   ids: BlockId[];
 }
 
-const peer: v.GenericSchema<string> = v.pipe(v.string(), v.maxLength(64));
 const receiptSchema = v.strictObject({
   v: v.literal(1),
   group: bytesOf(HASH_BYTES),
   owner: bytesOf(PUBLIC_KEY_BYTES),
-  device: peer,
-  holder: peer,
+  device: peerIdSchema,
+  holder: peerIdSchema,
   nonce: bytesOf(RECEIPT_NONCE_BYTES),
   ids: bytesOf(HASH_BYTES),
   count: v.pipe(count, v.minValue(1), v.maxValue(RECEIPT_MAX_IDS)),
@@ -82,8 +81,8 @@ const receiptSchema = v.strictObject({
 });
 const releaseSchema = v.strictObject({
   v: v.literal(1),
-  device: peer,
-  holder: peer,
+  device: peerIdSchema,
+  holder: peerIdSchema,
   nonces: v.pipe(v.array(bytesOf(RECEIPT_NONCE_BYTES)), v.maxLength(RELEASE_MAX_NONCES)),
   ids: v.pipe(v.array(bytesOf(BLOCK_ID_BYTES)), v.maxLength(RECEIPT_MAX_IDS)),
 });
@@ -126,7 +125,6 @@ export function verifyReceipt(groupId: Uint8Array, envelope: Envelope): Receipt 
   );
   if (Buffer.compare(group, groupId) !== 0) throw new DezentError('BAD_RECORD', 'the receipt is of another group');
   checkedSigner(envelope, holder);
-  publicKeyOf(device);
   return { owner: idText(owner), device, holder, nonce, ids, count, bytes, issuedAt };
 }
 

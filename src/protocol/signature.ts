@@ -136,10 +136,17 @@ export function peerIdOf(publicKey: Uint8Array): string {
 
 /** The ed25519 public key in a peer id; throws BAD_RECORD for other kinds of key and other spellings. */
 export function publicKeyOf(peerId: string): Uint8Array {
-  if (!PEER_ID_TEXT.test(peerId))
-    throw new DezentError('BAD_RECORD', `not a peer id: ${JSON.stringify(peerId.slice(0, 80))}`);
-  const publicKey = base58btc.baseDecode(peerId).subarray(PEER_ID_PREFIX.length);
-  if (publicKey.length !== PUBLIC_KEY_BYTES || peerIdOf(publicKey) !== peerId)
-    throw new DezentError('BAD_RECORD', `not a peer id: ${JSON.stringify(peerId)}`);
-  return new Uint8Array(publicKey);
+  if (!isPeerId(peerId)) throw new DezentError('BAD_RECORD', `not a peer id: ${JSON.stringify(peerId.slice(0, 80))}`);
+  return new Uint8Array(base58btc.baseDecode(peerId).subarray(PEER_ID_PREFIX.length));
+}
+
+/** A peer id of an ed25519 key, in its one spelling. */
+export const peerIdSchema: v.GenericSchema<string> = v.pipe(
+  v.string(),
+  v.maxLength(64),
+  v.check(isPeerId, 'not a peer id'),
+);
+
+function isPeerId(text: string): boolean {
+  return PEER_ID_TEXT.test(text) && peerIdOf(base58btc.baseDecode(text).subarray(PEER_ID_PREFIX.length)) === text;
 }
