@@ -13,8 +13,8 @@ import {
   type Progress,
 } from '../node/control-api.ts';
 
-type Request<C extends CommandName> = Parameters<NodeApi[C]>[0];
-type Answer<C extends CommandName> = NodeApi[C] extends (...given: never[]) => Promise<infer A> ? A : never;
+export type Request<C extends CommandName> = Parameters<NodeApi[C]>[0];
+export type Answer<C extends CommandName> = NodeApi[C] extends (...given: never[]) => Promise<infer A> ? A : never;
 
 export interface CallOptions {
   signal?: AbortSignal;

@@ -224,6 +224,31 @@ export interface NodeApi {
   events(signal: AbortSignal): AsyncIterable<NodeEvent>;
 }
 
+/** What `init` is given; paths are absolute. `phrase` with `invite` or `peers`: the next device of that owner. `machine`: instead of the system's identity. */
+export interface InitOptions {
+  home: string;
+  folder: string;
+  port: number;
+  listen: string[];
+  name?: string;
+  machine?: string;
+  invite?: string;
+  phrase?: string;
+  peers: string[];
+  copiesMin: number;
+  copiesTarget: number;
+}
+
+/** `phrase` only for a new owner, only here. */
+export interface InitValue {
+  deviceId: string;
+  ownerId: string;
+  groupId: string;
+  folder: string;
+  port: number;
+  phrase?: string;
+}
+
 /** The name of a command in `POST /v1/<command>`. */
 export type CommandName = Exclude<keyof NodeApi, 'events'>;
 

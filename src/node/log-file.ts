@@ -1,8 +1,9 @@
 // HOME/log/dezent.log: lines appended in small batches, capped in size by keeping one older file beside it.
 // A disk that is full or gone must not stop the node: what cannot be written is dropped and told to `onFailure`.
 import { appendFileSync, chmodSync, mkdirSync, renameSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { systemCode } from '../errors.ts';
+import { logPath } from './log-path.ts';
 
 /** Two files of 10 MiB hold some 80,000 records: weeks of an ordinary node. */
 export const MAX_LOG_FILE_BYTES: number = 10 * 1024 * 1024;
@@ -15,15 +16,6 @@ export interface LogFile {
   write(line: string): void;
   /** Writes what waits now; for the moments before the process ends. */
   flush(): void;
-}
-
-export function logPath(home: string): string {
-  return join(home, 'log', 'dezent.log');
-}
-
-/** The log files of a home, oldest first. */
-export function logPaths(home: string): [string, string] {
-  return [`${logPath(home)}.1`, logPath(home)];
 }
 
 /** Opens (or creates, 0600) the log of this home. `onFailure` hears of write errors; it must not log. */

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { DezentError } from '../../src/errors.ts';
 import { openLog, type LogReader } from '../../src/node/log.ts';
-import { logPath, logPaths, openLogFile } from '../../src/node/log-file.ts';
+import { openLogFile } from '../../src/node/log-file.ts';
+import { logPath, logPaths } from '../../src/node/log-path.ts';
 
 function newHome(context: TestContext): string {
   const home = mkdtempSync(join(tmpdir(), 'dezent-log-'));
