@@ -8,6 +8,8 @@ import { STUB_SUFFIX } from '../store/stub.ts';
 
 /** Originals wait here between the swap for their stub and the moment their space is given back. */
 export const QUARANTINE = '.dezent/quarantine';
+/** Files that the node writes beside their place, before they get their name. */
+export const OWN_TMP_PREFIX = '.dezent-new-';
 /** NAME_MAX of every file system we know. */
 export const NAME_MAX_BYTES = 255;
 

@@ -12,7 +12,7 @@ export type StateDb = AbstractLevel<Format>;
 export type Table<T> = AbstractSublevel<StateDb, Format, string, T>;
 
 /** For writes that must survive a power cut when they return. */
-export const SYNC = { sync: true } as const;
+export const SYNC: object = { sync: true };
 
 const CRC_BYTES = 4;
 

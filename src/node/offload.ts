@@ -1,0 +1,189 @@
+// Offload: an original gives its disk space back and a stub stands for it. The order of the steps is what keeps files safe
+// (docs/design.md, part 5): at every instant the original is in its place or in quarantine on the same disk.
+//
+//   openStable → checkOffloadable → confirmHeld → checkStored → journal → putStub → into quarantine → check → commit → finish
+import { unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { DezentError, systemCode } from '../errors.ts';
+import { readBack } from '../store/pipeline.ts';
+import { decodeStub, encodeStub, type Stub } from '../store/stub.ts';
+import type { BlockId } from '../store/block.ts';
+import { rootKey } from './content-index.ts';
+import { NAME_MAX_BYTES, OWN_TMP_PREFIX } from './folder.ts';
+import { identityOf, lstatIfPresent } from './identity.ts';
+import { newOperationId, type OffloadRecord } from './journal.ts';
+import { checkContent, withLease } from './original-check.ts';
+import type { Quarantine, QuarantineNeeds } from './quarantine.ts';
+import { openStable, type StableFile } from './stable-file.ts';
+import { moveInto, readStubBytes, takeName, writeNew, type QuarantinePlace } from './swap.ts';
+import type { TreeItem } from './tree.ts';
+
+export interface OffloadNeeds extends QuarantineNeeds {
+  quarantine: Quarantine;
+  graceMs(): number;
+  stubMinBytes(): number;
+  /** True when all of these blocks are on this machine. */
+  hasAll(ids: readonly BlockId[]): Promise<boolean>;
+}
+
+export interface Offloaded {
+  item: TreeItem;
+  /** Bytes given back; 0 while the original waits in quarantine. */
+  freedBytes: number;
+  copies: number;
+}
+
+/**
+ * Puts the stub in the original's place; the caller holds the path's lock. `now`: without grace, and local blocks leave too.
+ * Throws UNSAFE (too few good holders, or not a file for a stub), BUSY, CHANGED, NAME_TAKEN: the original is then where it was.
+ */
+export type Offload = (path: string, now: boolean) => Promise<Offloaded>;
+
+/** Where the system cannot tell who has a file open, a late writer gets at least this long. */
+const LEASELESS_GRACE_MS = 60_000;
+
+/** Why a file of this size and name is never offloaded, or undefined. */
+export function neverOffloaded(
+  path: string,
+  file: { sizeBytes: number; links: number },
+  stubMinBytes: number,
+): string | undefined {
+  if (basename(path) === '.dezentignore') return 'it tells dezent what to ignore';
+  if (file.sizeBytes < stubMinBytes) return `it has fewer than ${stubMinBytes} bytes, so a stub would free nothing`;
+  if (file.links !== 1) return 'it has several names (hard links), and the others would keep its space';
+  if (Buffer.byteLength(basename(path)) + 2 > NAME_MAX_BYTES)
+    return 'the name of its stub would be too long for the file system';
+  return undefined;
+}
+
+export function openOffload(needs: OffloadNeeds): Offload {
+  const { folder, tree, journal, copies, manifests, keys, own, quarantine, lease, fetch } = needs;
+
+  function checkOffloadable({ entry: { path }, seen }: TreeItem, { stats }: StableFile): void {
+    const never = neverOffloaded(
+      path,
+      { sizeBytes: Number(stats.size), links: Number(stats.nlink) },
+      needs.stubMinBytes(),
+    );
+    if (never !== undefined) throw new DezentError('UNSAFE', `${path} stays a file: ${never}`);
+    if (identityOf(stats) !== seen) throw new DezentError('CHANGED', `${path} changed since it was stored`);
+  }
+
+  /** What is stored gives these very bytes: read back from the kept blocks or, where they are not here, compared with the file. */
+  async function checkStored({ entry }: TreeItem, file: StableFile, item: TreeItem): Promise<void> {
+    const content = await copies.contentOf(item);
+    if (content === undefined || entry.root === undefined)
+      throw new DezentError('UNSAFE', `${entry.path} has no stored content`);
+    const manifest = await manifests.at(entry.root, fetch);
+    if (await needs.hasAll(content.blocks)) await readBack(manifest, { keys: keys(), fetch });
+    else await checkContent(file, manifest, keys());
+  }
+
+  function stubFor({ fileId, mode, mtimeUs, path, root, sizeBytes }: TreeItem['entry']): Stub {
+    if (root === undefined) throw new DezentError('INTERNAL', `${path} has no root`);
+    return {
+      ...own,
+      epoch: keys().current.id,
+      fileId,
+      mode: mode & 0o777,
+      mtimeUs,
+      name: basename(path),
+      root,
+      sizeBytes,
+    };
+  }
+
+  /** Clears the stub's name: an intact stub of ours goes to quarantine; anything else stays, and then no stub is made. */
+  async function clearStubName(stubPath: string, place: QuarantinePlace): Promise<void> {
+    if ((await lstatIfPresent(stubPath)) === undefined) return;
+    const found = await readStubBytes(stubPath);
+    try {
+      decodeStub(found?.bytes ?? new Uint8Array(0), keys(), own);
+    } catch (error) {
+      throw new DezentError(
+        'NAME_TAKEN',
+        `${stubPath} exists and is not an intact stub, so the original stays a file`,
+        { cause: error },
+      );
+    }
+    await moveInto(place, stubPath, place.oldStub);
+  }
+
+  async function putStub(item: TreeItem, id: string, place: QuarantinePlace): Promise<void> {
+    const stubPath = folder.absolute(folder.stubOf(item.entry.path));
+    await clearStubName(stubPath, place);
+    const tmp = join(dirname(stubPath), `${OWN_TMP_PREFIX}${id}`);
+    // Readable by its owner at least, so that opening it can work; never executable.
+    await writeNew(
+      tmp,
+      encodeStub(stubFor(item.entry), keys()),
+      (item.entry.mode & 0o666) | 0o400,
+      item.entry.mtimeUs / 1e6,
+    );
+    await takeName(tmp, stubPath).catch(async (error: unknown) => {
+      await unlink(tmp).catch((cause: unknown) => {
+        if (systemCode(cause) !== 'ENOENT') throw cause;
+      });
+      throw error;
+    });
+  }
+
+  async function swapForStub(item: TreeItem, record: OffloadRecord): Promise<void> {
+    const place = await quarantine.place(record);
+    await putStub(item, record.id, place);
+    await moveInto(place, folder.absolute(record.path), place.original);
+  }
+
+  async function giveWay(
+    item: TreeItem,
+    file: StableFile,
+    now: boolean,
+  ): Promise<{ record: OffloadRecord; item: TreeItem; leased: boolean }> {
+    const { path, fileId } = item.entry;
+    const record: OffloadRecord = {
+      v: 1,
+      op: 'offload',
+      id: newOperationId(),
+      step: 'intent',
+      path,
+      fileId,
+      seen: item.seen,
+      dueAt: 0,
+    };
+    try {
+      const leased = await withLease(file, lease, async (held) => {
+        await file.checkUnchanged();
+        record.dueAt = Date.now() + (held ? needs.graceMs() : Math.max(needs.graceMs(), LEASELESS_GRACE_MS));
+        await journal.write(record);
+        await swapForStub(item, record);
+        return held;
+      });
+      if (!now || !leased) await quarantine.check(record, item); // at once, finish checks all the same
+      return { ...(await quarantine.commit(record, item)), leased };
+    } catch (error) {
+      if (journal.get(record.id) !== undefined) await quarantine.settle(record);
+      throw error;
+    }
+  }
+
+  return async function offload(path, now) {
+    const item = tree.get(path);
+    if (item === undefined || item.entry.kind !== 'file')
+      throw new DezentError('NOT_FOUND', `${path} is not a stored file`);
+    await using file = await openStable(folder.absolute(path));
+    checkOffloadable(item, file);
+    const held = await needs.confirmHeld(item, false);
+    if (held.copies < needs.minCopies())
+      throw new DezentError('UNSAFE', `${path} has ${held.copies} of ${needs.minCopies()} copies: ${held.problem}`);
+    await checkStored(item, file, item);
+    const swapped = await giveWay(item, file, now);
+    if (!now || !swapped.leased) return { item: swapped.item, freedBytes: 0, copies: held.copies };
+    await file[Symbol.asyncDispose](); // the lease that finish takes needs to be the only one
+    try {
+      return { item: swapped.item, freedBytes: await quarantine.finish(swapped.record, true), copies: held.copies };
+    } catch (error) {
+      if (journal.get(swapped.record.id) !== undefined) await quarantine.settle(swapped.record);
+      throw error;
+    }
+  };
+}

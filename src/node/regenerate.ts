@@ -1,0 +1,143 @@
+// Regenerate: a manifest and its metadata → the original under a free name. Written beside its place as a file that only its owner can
+// read, checked as a whole, then linked: a half-written file is never visible under a user's name.
+import { mkdir, open, statfs, symlink, unlink, type FileHandle } from 'node:fs/promises';
+import { basename, dirname, extname, join } from 'node:path';
+import { asDezentError, DezentError, systemCode } from '../errors.ts';
+import type { CatalogEntry } from '../store/catalog.ts';
+import type { Manifest } from '../store/manifest.ts';
+import { checkedContent, contentHashOf } from '../store/pipeline.ts';
+import type { ContentKeys } from '../store/secrets.ts';
+import { syncDirectory } from './durable-file.ts';
+import { OWN_TMP_PREFIX } from './folder.ts';
+import { lstatIfPresent } from './identity.ts';
+import type { Fetch } from './manifests.ts';
+import { openStable } from './stable-file.ts';
+import { linkNew } from './swap.ts';
+
+/** Blocks fetched at once for one file: keeps several holders busy. */
+const FETCH_WIDTH = 8;
+/** Names tried beside one that is taken. */
+const CONFLICT_NAMES = 100;
+
+export interface Meta {
+  mode: number;
+  mtimeUs: number;
+  xattrs?: Record<string, Uint8Array>;
+}
+
+export interface RegenerateNeeds {
+  keys: () => ContentKeys;
+  setXattrs(absolute: string, xattrs: Record<string, Uint8Array>): Promise<void>;
+}
+
+export interface RegenerateOptions {
+  fetch: Fetch;
+  signal?: AbortSignal;
+  onBytes?: (count: number) => void;
+}
+
+/** Throws DISK_FULL when the file system of `dir` has less room than this. */
+export async function checkSpace(dir: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(dir);
+  if (bavail * bsize < bytes)
+    throw new DezentError('DISK_FULL', `${dir} has ${bavail * bsize} bytes free, ${bytes} are needed`);
+}
+
+/** The name of the temporary file of an operation, beside `path`. */
+export const tmpBeside = (path: string, id: string): string => join(dirname(path), `${OWN_TMP_PREFIX}${id}`);
+
+async function writePieces(
+  file: FileHandle,
+  manifest: Manifest,
+  { keys }: RegenerateNeeds,
+  options: RegenerateOptions,
+): Promise<void> {
+  const fetch: Fetch = (id) => {
+    options.signal?.throwIfAborted();
+    return options.fetch(id);
+  };
+  for await (const { position, bytes } of checkedContent(manifest, { keys: keys(), fetch }, FETCH_WIDTH)) {
+    await file.write(bytes, 0, bytes.length, position);
+    options.onBytes?.(bytes.length);
+  }
+}
+
+/** Writes the checked content to `tmp` (which must not exist), durable with mode, times and xattrs. Leaves nothing when it fails. */
+export async function writeChecked(
+  tmp: string,
+  manifest: Manifest,
+  meta: Meta,
+  needs: RegenerateNeeds,
+  options: RegenerateOptions,
+): Promise<void> {
+  await checkSpace(dirname(tmp), manifest.size);
+  const file = await open(tmp, 'wx', 0o600);
+  try {
+    await writePieces(file, manifest, needs, options);
+    if (meta.xattrs) await needs.setXattrs(tmp, meta.xattrs);
+    await file.chmod(meta.mode & 0o7777);
+    await file.utimes(new Date(), meta.mtimeUs / 1e6);
+    await file.sync();
+  } catch (error) {
+    await unlink(tmp);
+    throw asDezentError(error);
+  } finally {
+    await file.close();
+  }
+}
+
+/** True when the file at `path` has this content already. */
+export async function hasContent(path: string, manifest: Manifest, keys: ContentKeys): Promise<boolean> {
+  const stats = await lstatIfPresent(path);
+  if (stats === undefined || !stats.isFile() || stats.size !== BigInt(manifest.size)) return false;
+  await using file = await openStable(path);
+  const found = await contentHashOf(file.read(), keys, { sizeBytes: manifest.size, average: manifest.average });
+  return Buffer.from(manifest.contentHash).equals(found);
+}
+
+function conflictName(path: string, number: number): string {
+  const ending = extname(path);
+  const again = number === 1 ? '' : ` ${number}`;
+  return join(dirname(path), `${basename(path, ending)} (restored${again})${ending}`);
+}
+
+/** Gives `tmp` the name, or, when another content has it, the first free one beside it. Nothing is overwritten. Gives the name it got. */
+export async function takeFreeName(tmp: string, path: string, manifest: Manifest, keys: ContentKeys): Promise<string> {
+  if (await linkNew(tmp, path)) return settleName(tmp, path);
+  if (await hasContent(path, manifest, keys)) return settleName(tmp, path);
+  for (let number = 1; number <= CONFLICT_NAMES; number += 1) {
+    const beside = conflictName(path, number);
+    if (await linkNew(tmp, beside)) return settleName(tmp, beside);
+  }
+  throw new DezentError('NAME_TAKEN', `${path} and ${CONFLICT_NAMES} names beside it are taken`);
+}
+
+async function settleName(tmp: string, path: string): Promise<string> {
+  await unlink(tmp);
+  await syncDirectory(dirname(path));
+  return path;
+}
+
+/** Makes a folder with its mode, or leaves the one that is there. Times are set when its contents are written (setTimes). */
+export async function makeFolder(path: string): Promise<void> {
+  await mkdir(path, { recursive: true });
+}
+
+/** Makes the symlink; an equal one already there is fine, anything else is NAME_TAKEN. The target is never followed. */
+export async function makeLink(path: string, { link = '' }: Pick<CatalogEntry, 'link'>): Promise<void> {
+  try {
+    await symlink(link, path);
+  } catch (error) {
+    if (systemCode(error) !== 'EEXIST') throw error;
+    throw new DezentError('NAME_TAKEN', `${path} exists already`, { cause: error });
+  }
+}
+
+/** Removes a temporary file that a crash or failure left. */
+export async function dropTmp(tmp: string): Promise<void> {
+  try {
+    await unlink(tmp);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error;
+  }
+}

@@ -1,0 +1,172 @@
+// Restore: a stub → the original in its place. The stub goes only when the original stands, durable and checked.
+//
+//   readStub → (still in quarantine: bring it back) → manifest → journal → writeChecked → takeFreeName → remove the stub → tree → journal
+import { basename, dirname, join } from 'node:path';
+import { DezentError } from '../errors.ts';
+import type { ContentKeys } from '../store/secrets.ts';
+import { decodeStub, hasStubMagic, STUB_MAX_BYTES, STUB_SUFFIX, type Stub } from '../store/stub.ts';
+import { rootKey } from './content-index.ts';
+import type { Folder } from './folder.ts';
+import { identityOf, lstatIfPresent } from './identity.ts';
+import { newOperationId, type Journal, type RestoreRecord } from './journal.ts';
+import type { Fetch, Manifests } from './manifests.ts';
+import type { PathLocks } from './path-locks.ts';
+import type { Quarantine } from './quarantine.ts';
+import { dropTmp, takeFreeName, tmpBeside, writeChecked, type Meta, type RegenerateNeeds } from './regenerate.ts';
+import { readStubBytes, unlinkIfSame } from './swap.ts';
+import type { Tree } from './tree.ts';
+
+export interface RestoreNeeds extends RegenerateNeeds {
+  folder: Folder;
+  tree: Tree;
+  journal: Journal;
+  manifests: Manifests;
+  locks: PathLocks;
+  quarantine: Quarantine;
+  keys: () => ContentKeys;
+  own: { ownerId: string; groupId: string };
+  /** Verified bytes of a block and whom they came from. */
+  fetch(
+    id: Parameters<Fetch>[0],
+    signal: AbortSignal | undefined,
+  ): Promise<{ bytes: Uint8Array; from: string | undefined }>;
+}
+
+export interface Restored {
+  /** Absolute: where the original is now. */
+  path: string;
+  sizeBytes: number;
+  root: string;
+  /** Peers whose bytes were used; empty when all were here. */
+  from: string[];
+}
+
+export interface RestoreOptions {
+  signal?: AbortSignal;
+  onBytes?: (count: number) => void;
+}
+
+export interface Restore {
+  /** Opens the stub at this absolute name. Throws BAD_STUB, FOREIGN_STUB, NEWER_VERSION, NOT_FOUND, UNREACHABLE, DISK_FULL; the stub stays then. */
+  open(stubPath: string, options?: RestoreOptions): Promise<Restored>;
+  /** Undoes or completes what a crash or a failure left of this operation. */
+  settle(record: RestoreRecord): Promise<void>;
+}
+
+export function openRestore(needs: RestoreNeeds): Restore {
+  const { folder, tree, journal, manifests, locks, quarantine, keys, own } = needs;
+
+  async function readStub(stubPath: string): Promise<{ stub: Stub; identity: string }> {
+    const found = await readStubBytes(stubPath);
+    if (found === undefined) throw new DezentError('NOT_FOUND', `there is no stub at ${stubPath}`);
+    if (!hasStubMagic(found.bytes))
+      throw new DezentError('BAD_STUB', `${stubPath} is not a stub`, {
+        hint: 'It is an ordinary file, or a stub that was damaged; `dezent ls` lists the stubs.',
+      });
+    if (found.bytes.length > STUB_MAX_BYTES)
+      throw new DezentError('BAD_STUB', `${stubPath} is longer than a stub can be`);
+    return { stub: decodeStub(found.bytes, keys(), own), identity: found.identity };
+  }
+
+  /** Where the original goes: the stub's own name without its suffix, else the name the stub was made under. */
+  function targetOf(stubPath: string, stub: Stub): string {
+    if (stubPath.endsWith(STUB_SUFFIX) && basename(stubPath) !== STUB_SUFFIX)
+      return stubPath.slice(0, -STUB_SUFFIX.length);
+    return join(dirname(stubPath), basename(stub.name));
+  }
+
+  const pathIn = (absolute: string): string | undefined => {
+    try {
+      return folder.relative(absolute);
+    } catch (error) {
+      if (error instanceof DezentError && error.code === 'OUTSIDE_FOLDER') return undefined;
+      throw error;
+    }
+  };
+
+  /** The original still waits in quarantine: no byte has to be fetched. */
+  async function fromQuarantine(path: string | undefined, stub: Stub): Promise<boolean> {
+    const record = path === undefined ? undefined : journal.quarantined(path);
+    if (record?.step !== 'stubbed' || record.root !== rootKey(stub.root)) return false;
+    return quarantine.bringBack(record);
+  }
+
+  async function noteRestored(path: string | undefined, stub: Stub, at: string): Promise<void> {
+    const item = path === undefined ? undefined : tree.get(path);
+    const stats = await lstatIfPresent(at);
+    if (item?.entry.root === undefined || stats === undefined || rootKey(item.entry.root) !== rootKey(stub.root))
+      return;
+    if (path !== undefined && at !== folder.absolute(path)) return;
+    await tree.set([{ ...item, state: 'restored', reason: '', seen: identityOf(stats), since: Date.now() }]);
+  }
+
+  /** Mode and times from the stub; xattrs are in the catalog alone. */
+  function metaOf(path: string | undefined, { mode, mtimeUs, root }: Stub): Meta {
+    const entry = path === undefined ? undefined : tree.get(path)?.entry;
+    const xattrs = entry?.root && rootKey(entry.root) === rootKey(root) ? entry.xattrs : undefined;
+    return { mode, mtimeUs, ...(xattrs && { xattrs }) };
+  }
+
+  async function regenerate(
+    stubPath: string,
+    stub: Stub,
+    stubSeen: string,
+    options: RestoreOptions,
+  ): Promise<Restored> {
+    const target = targetOf(stubPath, stub);
+    const path = pathIn(target);
+    const done = { sizeBytes: stub.sizeBytes, root: rootKey(stub.root) };
+    if (await fromQuarantine(path, stub)) return { ...done, path: target, from: [] };
+    const from = new Set<string>();
+    const fetch: Fetch = async (id) => {
+      const fetched = await needs.fetch(id, options.signal);
+      if (fetched.from !== undefined) from.add(fetched.from);
+      return fetched.bytes;
+    };
+    const manifest = await manifests.at(stub.root, fetch);
+    const id = newOperationId();
+    const record: RestoreRecord = {
+      v: 1,
+      op: 'restore',
+      id,
+      tmp: tmpBeside(target, id),
+      target,
+      stub: stubPath,
+      stubSeen,
+    };
+    await journal.write(record);
+    try {
+      await writeChecked(record.tmp, manifest, metaOf(path, stub), needs, { ...options, fetch });
+      const at = await takeFreeName(record.tmp, target, manifest, keys());
+      await noteRestored(path, stub, at);
+      await unlinkIfSame(stubPath, stubSeen);
+      await journal.remove(id);
+      return { ...done, path: at, from: [...from] };
+    } catch (error) {
+      await settle(record);
+      throw error;
+    }
+  }
+
+  async function settle(record: RestoreRecord): Promise<void> {
+    const tmp = await lstatIfPresent(record.tmp);
+    const target = await lstatIfPresent(record.target);
+    // Linked already: the original stands, complete; only the stub is left to remove.
+    if (tmp !== undefined && target !== undefined && tmp.ino === target.ino)
+      await unlinkIfSame(record.stub, record.stubSeen);
+    await dropTmp(record.tmp);
+    await journal.remove(record.id);
+  }
+
+  return {
+    settle,
+    async open(stubPath, options = {}) {
+      const { stub: first } = await readStub(stubPath);
+      const target = targetOf(stubPath, first);
+      return locks.run(pathIn(target) ?? target, async () => {
+        const { stub, identity } = await readStub(stubPath);
+        return regenerate(stubPath, stub, identity, options);
+      });
+    },
+  };
+}

@@ -1,0 +1,119 @@
+// The single moves of which every swap of an original and its stub is made. None of them overwrites: a name is taken with link(), which
+// fails when it exists, and a file leaves its name only by rename into quarantine.
+import { constants } from 'node:fs';
+import { link, mkdir, open, readdir, rename, rmdir, unlink, utimes } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { DezentError, systemCode } from '../errors.ts';
+import { STUB_MAX_BYTES } from '../store/stub.ts';
+import { syncDirectory } from './durable-file.ts';
+import { identityOf, lstatIfPresent } from './identity.ts';
+
+/** Writes a new file beside its place: O_EXCL, fsynced. Leaves nothing when it fails. */
+export async function writeNew(path: string, bytes: Uint8Array, mode: number, mtimeS: number): Promise<void> {
+  const file = await open(path, 'wx', mode);
+  try {
+    await file.writeFile(bytes);
+    await file.chmod(mode);
+    // atime 0: a reader that is more than a probe moves it (relatime), which is how opens are noticed.
+    await file.utimes(0, mtimeS);
+    await file.sync();
+  } catch (error) {
+    await unlink(path);
+    throw error;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Gives the file a second name; false when that name is taken already. */
+export async function linkNew(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+/** Gives `tmp` its final name, which must be free; durable when it returns. Throws NAME_TAKEN and leaves `tmp`. */
+export async function takeName(tmp: string, path: string): Promise<void> {
+  if (!(await linkNew(tmp, path))) throw new DezentError('NAME_TAKEN', `${path} exists already`);
+  await unlink(tmp);
+  await syncDirectory(dirname(path));
+}
+
+/** Removes the name if it still is the file with this identity; false when something else (or nothing) is there. */
+export async function unlinkIfSame(path: string, identity: string): Promise<boolean> {
+  const stats = await lstatIfPresent(path);
+  if (stats === undefined || identityOf(stats) !== identity) return false;
+  await unlink(path);
+  await syncDirectory(dirname(path));
+  return true;
+}
+
+/** A place in quarantine of its own for one operation: quarantine/ID/NAME, so that a person finds the file by its name. */
+export interface QuarantinePlace {
+  dir: string;
+  original: string;
+  /** Where a stub goes that stood there before. */
+  oldStub: string;
+}
+
+export function quarantinePlace(quarantine: string, id: string, path: string): QuarantinePlace {
+  const dir = join(quarantine, id);
+  return { dir, original: join(dir, basename(path)), oldStub: join(dir, 'earlier-stub') };
+}
+
+/** Moves a file into quarantine: same disk only (EXDEV is thrown), durable on both sides. */
+export async function moveInto(place: QuarantinePlace, from: string, to: string): Promise<void> {
+  await mkdir(place.dir, { recursive: true, mode: 0o700 });
+  await rename(from, to);
+  await syncDirectory(place.dir);
+  await syncDirectory(dirname(place.dir));
+  await syncDirectory(dirname(from));
+}
+
+/** Links a quarantined file back under a name that must be free, then drops it from quarantine. False: the name is taken, nothing changed. */
+export async function moveBack(place: QuarantinePlace, from: string, to: string): Promise<boolean> {
+  if (!(await linkNew(from, to))) return false;
+  await syncDirectory(dirname(to));
+  await unlink(from);
+  await syncDirectory(place.dir);
+  return true;
+}
+
+/** Removes the place if nothing is left in it. */
+export async function dropPlace(place: QuarantinePlace): Promise<void> {
+  try {
+    await rmdir(place.dir);
+    await syncDirectory(dirname(place.dir));
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT' && systemCode(error) !== 'ENOTEMPTY' && systemCode(error) !== 'EEXIST')
+      throw error;
+  }
+}
+
+/** The places in quarantine, by operation id. */
+export async function quarantineIds(quarantine: string): Promise<string[]> {
+  return readdir(quarantine);
+}
+
+/** The bytes of what may be a stub (at most one more than a stub can have), or undefined when it is absent or no regular file. */
+export async function readStubBytes(path: string): Promise<{ bytes: Buffer; identity: string } | undefined> {
+  const stats = await lstatIfPresent(path);
+  if (stats === undefined || !stats.isFile()) return undefined;
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const buffer = Buffer.alloc(STUB_MAX_BYTES + 1);
+    const { bytesRead } = await file.read(buffer, 0, buffer.length, 0);
+    return { bytes: buffer.subarray(0, bytesRead), identity: identityOf(await file.stat({ bigint: true })) };
+  } finally {
+    await file.close();
+  }
+}
+
+/** Sets times in microseconds since 1970 (what utimes keeps). */
+export async function setTimes(path: string, mtimeUs: number): Promise<void> {
+  await utimes(path, new Date(), mtimeUs / 1e6);
+}
