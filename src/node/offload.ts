@@ -139,7 +139,8 @@ export function openOffload(needs: OffloadNeeds): Offload {
     file: StableFile,
     now: boolean,
   ): Promise<{ record: OffloadRecord; item: TreeItem; leased: boolean }> {
-    const { path, fileId } = item.entry;
+    const { path, fileId, root } = item.entry;
+    if (root === undefined) throw new DezentError('INTERNAL', `${path} has no root`);
     const record: OffloadRecord = {
       v: 1,
       op: 'offload',
@@ -147,6 +148,7 @@ export function openOffload(needs: OffloadNeeds): Offload {
       step: 'intent',
       path,
       fileId,
+      root: rootKey(root),
       seen: item.seen,
       dueAt: 0,
     };

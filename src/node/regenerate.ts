@@ -65,8 +65,7 @@ async function writePieces(
 /** Writes the checked content to `tmp` (which must not exist), durable with mode, times and xattrs. Leaves nothing when it fails. */
 export async function writeChecked(
   tmp: string,
-  manifest: Manifest,
-  meta: Meta,
+  { manifest, meta }: { manifest: Manifest; meta: Meta },
   needs: RegenerateNeeds,
   options: RegenerateOptions,
 ): Promise<void> {

@@ -136,7 +136,7 @@ export function openRestore(needs: RestoreNeeds): Restore {
     };
     await journal.write(record);
     try {
-      await writeChecked(record.tmp, manifest, metaOf(path, stub), needs, { ...options, fetch });
+      await writeChecked(record.tmp, { manifest, meta: metaOf(path, stub) }, needs, { ...options, fetch });
       const at = await takeFreeName(record.tmp, target, manifest, keys());
       await noteRestored(path, stub, at);
       await unlinkIfSame(stubPath, stubSeen);
