@@ -3,8 +3,15 @@
 import type { Libp2p } from '@libp2p/interface';
 import { multiaddr } from '@multiformats/multiaddr';
 import { DezentError } from '../errors.ts';
-import { NO_RECORDS, type GroupRecords } from '../protocol/group-records.ts';
-import { HELLO_PROTOCOL, HELLO_TIMEOUT_MS, sayHello, type HelloAnswer, type HelloRequest } from '../protocol/hello.ts';
+import type { GroupRecords } from '../protocol/group-records.ts';
+import {
+  HELLO_PROTOCOL,
+  HELLO_TIMEOUT_MS,
+  NO_RECORDS,
+  sayHello,
+  type HelloAnswer,
+  type HelloRequest,
+} from '../protocol/hello.ts';
 import { signClaim, type Claim, type Invite, type VaultInfo } from '../protocol/invite.ts';
 import type { PeerAddrs } from '../protocol/records.ts';
 import { encodeEnvelope, type SigningKey } from '../protocol/signature.ts';
@@ -54,7 +61,7 @@ export async function joinByInvite(
  */
 export async function recoverFrom(peers: readonly string[], guest: SigningKey, caller: Caller): Promise<Welcome> {
   await using dialer = await openDialer(caller);
-  return askEach(peers, 'give this owner’s records', async (target) => {
+  return await askEach(peers, 'give this owner’s records', async (target) => {
     // The claim is signed for the group, which a recovering device learns from a first hello.
     const first = await dialer.hello(target, { group: undefined, records: NO_RECORDS, claim: undefined });
     const { group } = first.answer;
@@ -73,7 +80,7 @@ export async function presentRecords(
 ): Promise<Welcome> {
   await using dialer = await openDialer(caller);
   const request = { group: shown.groupId, records: shown.records, claim: undefined };
-  return askEach(peers, 'let this device in', (target) => dialer.hello(target, request));
+  return await askEach(peers, 'let this device in', (target) => dialer.hello(target, request));
 }
 
 interface Target {

@@ -5,11 +5,13 @@
 import type { Stream } from '@libp2p/interface';
 import * as v from 'valibot';
 import { DezentError, isDezentError } from '../errors.ts';
-import { MAX_HELLO_BYTES, NO_RECORDS, type GroupRecords } from './group-records.ts';
+import type { GroupRecords } from './group-records.ts';
 import { openMessages } from './message-stream.ts';
 import { peersSchema, recordsSchema, type PeerAddrs } from './records.ts';
 
 export const HELLO_PROTOCOL = '/dezent/hello/1.0.0';
+/** Strangers send this much at most: some hundred member-list entries and owner records. */
+const MAX_HELLO_BYTES: number = 256 * 1024;
 /** An answer may carry all records of a large group; only somebody who dialled us on purpose gets to send one. */
 const MAX_ANSWER_BYTES: number = 4 * 1024 * 1024;
 /** From the opened stream to the end of the answer; a peer that is not admitted by then is cut off. */
@@ -42,6 +44,7 @@ export interface HelloAnswer {
   peers: PeerAddrs[];
 }
 
+export const NO_RECORDS: GroupRecords = { entries: [], owners: [], heads: [] };
 const groupSchema = v.pipe(v.instance(Uint8Array), v.length(32));
 const requestSchema = v.strictObject({
   v: v.literal(1),
