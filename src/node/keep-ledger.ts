@@ -4,7 +4,7 @@
 // tables:  kept  block id → Kept · receipts  serial → KeptReceipt · nonces  hex → serial, 0 = released (for ever, so replays find nothing)
 //          free  block id → 0: a release ended its last receipt · meta  'meta' → Meta
 import { isDezentError } from '../errors.ts';
-import { BLOCK_ID_BYTES, blockIdFromBytes, blockIdToBytes } from '../store/block.ts';
+import { joinIds, splitIds } from '../store/block-ids.ts';
 import type { BlockId } from '../store/block.ts';
 import { openTable, SYNC } from './state.ts';
 import type { StateDb } from './state.ts';
@@ -211,15 +211,3 @@ export async function openKeepLedger(db: StateDb, storeHasBlocks: () => Promise<
 
 const serialKey = (serial: number): string => serial.toString(16).padStart(12, '0');
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
-
-function joinIds(ids: readonly BlockId[]): Uint8Array {
-  return Buffer.concat(ids.map(blockIdToBytes));
-}
-
-function splitIds(bytes: Uint8Array): BlockId[] {
-  const ids: BlockId[] = [];
-  for (let at = 0; at < bytes.length; at += BLOCK_ID_BYTES) {
-    ids.push(blockIdFromBytes(bytes.subarray(at, at + BLOCK_ID_BYTES)));
-  }
-  return ids;
-}

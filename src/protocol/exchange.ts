@@ -19,6 +19,7 @@ import * as v from 'valibot';
 import { DezentError } from '../errors.ts';
 import { BLOCK_ID_BYTES, blockIdFromBytes, blockIdToBytes, checkBlock, MAX_BLOCK_BYTES } from '../store/block.ts';
 import type { BlockId } from '../store/block.ts';
+import { joinIds, splitIds } from '../store/block-ids.ts';
 import { openChannel } from './channel.ts';
 import type { Call, Channel, ChannelSettings, FrameTable } from './channel.ts';
 import { decodeBody, encodeBody } from './frame.ts';
@@ -128,10 +129,6 @@ function encodeHave({ full, added, removed }: HaveBatch): Uint8Array {
   return encodeBody({ full, added: joinIds(added), removed: joinIds(removed) });
 }
 
-function joinIds(ids: readonly BlockId[]): Uint8Array {
-  return Buffer.concat(ids.map(blockIdToBytes));
-}
-
 // ── server ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Blocks read and not yet sent, per peer: at most 64 MiB in memory. */
@@ -191,13 +188,4 @@ export function serveExchange(
 function decodeHave(body: Uint8Array): HaveBatch {
   const { full, added, removed } = decodeBody('have', haveSchema, body);
   return { full, added: splitIds(added), removed: splitIds(removed) };
-}
-
-function splitIds(bytes: Uint8Array): BlockId[] {
-  if (bytes.length % BLOCK_ID_BYTES !== 0)
-    throw new DezentError('BAD_FRAME', 'a list of block ids has a broken length');
-  const ids: BlockId[] = [];
-  for (let at = 0; at < bytes.length; at += BLOCK_ID_BYTES)
-    ids.push(blockIdFromBytes(bytes.subarray(at, at + BLOCK_ID_BYTES)));
-  return ids;
 }

@@ -1,8 +1,9 @@
 // The frames of the push session (fs-session.ts): numbers, limits and bodies, as both of its sides use them.
 import * as v from 'valibot';
 import { DezentError } from '../errors.ts';
-import { BLOCK_ID_BYTES, blockIdFromBytes, blockIdToBytes, MAX_BLOCK_BYTES } from '../store/block.ts';
+import { BLOCK_ID_BYTES, MAX_BLOCK_BYTES } from '../store/block.ts';
 import type { BlockId } from '../store/block.ts';
+import { joinIds, splitIds } from '../store/block-ids.ts';
 import type { Call, Frame, FrameTable } from './channel.ts';
 import { decodeBody, encodeBody } from './frame.ts';
 import { RECEIPT_MAX_IDS, RECEIPT_NONCE_BYTES } from './receipt.ts';
@@ -75,19 +76,15 @@ const finishSchema = v.strictObject({
 });
 
 export function encodeInit({ owner, device, blocks }: Init): Uint8Array {
-  const ids = Buffer.concat(blocks.map(({ id }) => blockIdToBytes(id)));
+  const ids = joinIds(blocks.map(({ id }) => id));
   return encodeBody({ v: 1, owner: idBytes(owner), device, ids, lengths: blocks.map(({ length }) => length) });
 }
 
 export function decodeInit(body: Uint8Array): Init {
   const { owner, device, ids, lengths } = decodeBody('init', initSchema, body);
-  if (ids.length !== lengths.length * BLOCK_ID_BYTES) {
-    throw new DezentError('BAD_FRAME', 'init has not as many ids as lengths');
-  }
-  const blocks = lengths.map((length, index) => ({
-    id: blockIdFromBytes(ids.subarray(index * BLOCK_ID_BYTES, (index + 1) * BLOCK_ID_BYTES)),
-    length,
-  }));
+  const all = splitIds(ids);
+  if (all.length !== lengths.length) throw new DezentError('BAD_FRAME', 'init has not as many ids as lengths');
+  const blocks = all.map((id, index) => ({ id, length: lengths[index] ?? 0 }));
   if (new Set(blocks.map(({ id }) => id)).size !== blocks.length) {
     throw new DezentError('BAD_FRAME', 'init names a block twice');
   }
