@@ -34,7 +34,7 @@ export function systemdUnit(plan: ServicePlan): string {
     'Type=exec',
     ...(account === undefined ? [] : [`User=${account.name}`, `Group=${account.group}`]),
     `Environment=${systemdWord(`DEZENT_HOME=${home}`)}`,
-    `ExecStart=${[...command, 'run'].map((word) => systemdWord(word, true)).join(' ')}`,
+    `ExecStart=${execWords([...command, 'run'])}`,
     'Restart=on-failure',
     `RestartSec=${RESTART_S}`,
     `TimeoutStopSec=${STOP_S}`,
@@ -47,6 +47,13 @@ export function systemdUnit(plan: ServicePlan): string {
     `WantedBy=${account === undefined ? 'default.target' : 'multi-user.target'}`,
   ];
   return `${lines.join('\n')}\n`;
+}
+
+/** systemd refuses quotes, backslashes and dollars in the program's own path (but not in arguments): env(1) starts such a one. */
+function execWords([program, ...rest]: readonly string[]): string {
+  const words =
+    program === undefined || /["'\\$]/.test(program) ? ['/usr/bin/env', program ?? '', ...rest] : [program, ...rest];
+  return words.map((word) => systemdWord(word, true)).join(' ');
 }
 
 /** Only for a service of the machine: a user's own systemd cannot set these up where unprivileged namespaces are off. */
