@@ -11,9 +11,11 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { Level } from 'level';
 import type { BlockId } from './block.ts';
+import { checkLevelTables } from './level-check.ts';
+import { levelError } from './level-error.ts';
 import { OWNER_BYTES } from './block-store.ts';
 import type { PackId, Place } from './pack-file.ts';
-import { asDezentError, DezentError, systemCode } from '../errors.ts';
+import { DezentError, systemCode } from '../errors.ts';
 
 const INDEX_VERSION = 1;
 const META_KEY = 'm';
@@ -74,17 +76,16 @@ export interface PackIndex {
   close(): Promise<void>;
 }
 
-/** Opens or makes the index; throws ALREADY_RUNNING, BAD_INDEX, NEWER_VERSION, IO, DISK_FULL. */
+/** Opens or makes the index, under a lock of the caller; throws BAD_INDEX, NEWER_VERSION, IO, DISK_FULL. */
 export async function openPackIndex(dir: string): Promise<PackIndex> {
+  await checkLevelTables(dir); // before a Level is made: that begins to open at once
   const db = new Level<string, Uint8Array>(dir, {
     keyEncoding: 'utf8',
     valueEncoding: 'view',
     compression: false,
     cacheSize: CACHE_BYTES,
   });
-  await db.open().catch((error: unknown) => {
-    throw openError(dir, error);
-  });
+  await read(db.open());
   const index = overLevel(db, dir);
   try {
     await index.isKnown();
@@ -239,32 +240,6 @@ function checked(key: string, bytes: Uint8Array, length: number): Buffer {
     value.length === length + CRC_BYTES && value.readUInt32BE(length) === crc32(value.subarray(0, length), crc32(key));
   if (!whole) throw new DezentError('BAD_INDEX', `the index entry ${JSON.stringify(key.slice(0, 80))} is damaged`);
   return value;
-}
-
-/** The error behind level's own ones, which carry the real one as their cause. */
-function innermost(error: unknown): unknown {
-  return error instanceof Error && error.cause !== undefined ? innermost(error.cause) : error;
-}
-
-function levelError(error: unknown): DezentError {
-  const inner = innermost(error);
-  const message = inner instanceof Error ? inner.message : String(inner);
-  if (systemCode(inner) === 'LEVEL_CORRUPTION') return new DezentError('BAD_INDEX', message, { cause: error });
-  if (/No space left|quota exceeded/i.test(message)) return new DezentError('DISK_FULL', message, { cause: error });
-  return systemCode(inner)?.startsWith('LEVEL_')
-    ? new DezentError('IO', message, { cause: error })
-    : asDezentError(inner);
-}
-
-function openError(dir: string, error: unknown): DezentError {
-  const inner = innermost(error);
-  if (systemCode(inner) === 'LEVEL_LOCKED') {
-    return new DezentError('ALREADY_RUNNING', `the block store ${dir} is used by another process`, { cause: error });
-  }
-  const message = inner instanceof Error ? inner.message : '';
-  // A file that the index names and that is gone: damage. Any other I/O error may pass, so nothing is concluded from it.
-  if (/No such file/i.test(message)) return new DezentError('BAD_INDEX', message, { cause: error });
-  return levelError(error);
 }
 
 async function directoryBytes(dir: string): Promise<number> {

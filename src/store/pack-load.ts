@@ -1,6 +1,6 @@
 // Opens index and packs together and makes them agree. The whole index is read and counted first, since `level` loses damaged entries
 // without a word; then whatever lies in a pack behind its indexed end is looked at. Where the index is damaged it is rebuilt.
-import { mkdir, open, rm, stat, type FileHandle } from 'node:fs/promises';
+import { open, rm, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { blockIdOf, type BlockId } from './block.ts';
 import {
@@ -14,7 +14,7 @@ import {
 import { countBlock, openPackIndex, type Location, type PackIndex, type PackState } from './pack-index.ts';
 import { listPacks, newPackState, rebuildIndex, type StorePaths } from './pack-rebuild.ts';
 import { readBytes, scanPack } from './pack-scan.ts';
-import { syncDirectory, type PackWriter } from './pack-writer.ts';
+import type { PackWriter } from './pack-writer.ts';
 import { DezentError, isDezentError } from '../errors.ts';
 
 /** Something the owner of the store may want to know. */
@@ -41,10 +41,8 @@ export interface LoadedPacks {
   writer: PackWriter | undefined;
 }
 
-/** Throws ALREADY_RUNNING, NEWER_VERSION, IO, DISK_FULL. */
+/** Throws NEWER_VERSION, IO, DISK_FULL. */
 export async function loadPacks(paths: StorePaths, notify: Notify): Promise<LoadedPacks> {
-  await mkdir(paths.packs, { recursive: true, mode: 0o700 });
-  await syncDirectory(paths.dir);
   try {
     return await load(paths, notify);
   } catch (error) {

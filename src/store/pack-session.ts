@@ -1,8 +1,12 @@
 // The one holder of a store's loaded packs: readers come as they like, changes come one after the other, in turn. After a change that
 // failed half-way all is loaded again from the disk before the next one.
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { BlockId } from './block.ts';
+import { takeLevelLock } from './level-lock.ts';
 import { loadPacks, type LoadedPacks, type Notify } from './pack-load.ts';
 import { rebuildIndex, type StorePaths } from './pack-rebuild.ts';
+import { syncDirectory } from './pack-writer.ts';
 import { DezentError } from '../errors.ts';
 
 export interface PackSession {
@@ -17,6 +21,7 @@ export interface PackSession {
   close(): Promise<void>;
 }
 
+/** Throws ALREADY_RUNNING, NEWER_VERSION, IO, DISK_FULL. */
 export async function openPackSession(paths: StorePaths, notify: Notify): Promise<PackSession> {
   let current: Promise<LoadedPacks> | undefined;
   let turn: Promise<unknown> = Promise.resolve();
@@ -72,7 +77,15 @@ export async function openPackSession(paths: StorePaths, notify: Notify): Promis
     return rebuilt;
   }
 
-  await loaded();
+  await mkdir(paths.packs, { recursive: true, mode: 0o700 });
+  await syncDirectory(paths.dir);
+  const lock = await takeLevelLock(join(paths.dir, 'lock'));
+  try {
+    await loaded();
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
   return {
     loaded,
     inTurn: (task) => queue(async () => task(await sound())),
@@ -85,6 +98,7 @@ export async function openPackSession(paths: StorePaths, notify: Notify): Promis
       queue(async () => {
         closed = true;
         await unload(current);
+        await lock.release();
       }),
   };
 }
