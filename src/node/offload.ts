@@ -8,7 +8,6 @@ import { DezentError, systemCode } from '../errors.ts';
 import { readBack } from '../store/pipeline.ts';
 import { decodeStub, encodeStub, type Stub } from '../store/stub.ts';
 import type { BlockId } from '../store/block.ts';
-import { rootKey } from './content-index.ts';
 import { NAME_MAX_BYTES, OWN_TMP_PREFIX } from './folder.ts';
 import { identityOf, lstatIfPresent } from './identity.ts';
 import { newOperationId, type OffloadRecord } from './journal.ts';
@@ -148,7 +147,8 @@ export function openOffload(needs: OffloadNeeds): Offload {
       step: 'intent',
       path,
       fileId,
-      root: rootKey(root),
+      name: basename(path),
+      root,
       seen: item.seen,
       dueAt: 0,
     };
@@ -160,7 +160,7 @@ export function openOffload(needs: OffloadNeeds): Offload {
         await swapForStub(item, record);
         return held;
       });
-      if (!now || !leased) await quarantine.check(record, item); // at once, finish checks all the same
+      if (!now || !leased) await quarantine.check(record); // at once, finish checks all the same
       return { ...(await quarantine.commit(record, item)), leased };
     } catch (error) {
       if (journal.get(record.id) !== undefined) await quarantine.settle(record);

@@ -40,7 +40,7 @@ export interface QuarantineNeeds {
 export interface Quarantine {
   place(record: OffloadRecord): Promise<QuarantinePlace>;
   /** Throws CHANGED or BUSY unless the quarantined original is still what was stored and nobody has it open. */
-  check(record: OffloadRecord, item: TreeItem): Promise<void>;
+  check(record: OffloadRecord): Promise<void>;
   /** Says in journal and tree that the stub stands. */
   commit(record: OffloadRecord, item: TreeItem): Promise<{ record: OffloadRecord; item: TreeItem }>;
   /** Removes the original after check and fresh proofs; gives its bytes. Throws UNSAFE, CHANGED, BUSY: then it is still there. */
@@ -55,7 +55,7 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
   const { folder, tree, journal, copies, manifests, keys, own, lease, fetch } = needs;
 
   const place = async (record: OffloadRecord): Promise<QuarantinePlace> =>
-    quarantinePlace(await folder.quarantine(), record.id, record.path);
+    quarantinePlace(await folder.quarantine(), record.id, record.name);
   const stubPathOf = (record: OffloadRecord): string => folder.absolute(folder.stubOf(record.path));
   const isThere = async (path: string): Promise<boolean> => (await lstatIfPresent(path)) !== undefined;
 
@@ -64,7 +64,7 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
     const found = await readStubBytes(stubPathOf(record));
     if (found === undefined) return undefined;
     try {
-      return rootKey(decodeStub(found.bytes, keys(), own).root) === record.root ? found.identity : undefined;
+      return rootKey(decodeStub(found.bytes, keys(), own).root) === rootKey(record.root) ? found.identity : undefined;
     } catch (error) {
       if (!isDezentError(error)) throw error;
       needs.onKept(record.path, error); // something else has that name: it stays
@@ -80,12 +80,12 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
     await dropPlace(at);
   }
 
-  async function check(record: OffloadRecord, item: TreeItem): Promise<void> {
-    if (item.entry.root === undefined) throw new DezentError('UNSAFE', `${record.path} has no stored content`);
+  async function check(record: OffloadRecord): Promise<void> {
     await using file = await openStable((await place(record)).original);
-    if (identityOf(file.stats) !== record.seen)
+    if (identityOf(file.stats) !== record.seen) {
       throw new DezentError('CHANGED', `${record.path} was written to while it gave way to its stub`);
-    const manifest = await manifests.at(item.entry.root, fetch);
+    }
+    const manifest = await manifests.at(record.root, fetch);
     await withLease(file, lease, () => checkContent(file, manifest, keys()));
   }
 
@@ -99,15 +99,18 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
     return { record: stubbed, item: next };
   }
 
-  async function finish(record: OffloadRecord, now: boolean): Promise<number> {
-    const item = tree.get(record.path);
-    if (item === undefined || !Buffer.from(item.entry.fileId).equals(record.fileId)) {
-      throw new DezentError(
-        'UNSAFE',
-        `the tree has no file for the original of ${record.path}; it stays in quarantine`,
-      );
+  /** The file, wherever it has been renamed to, with the content that waits (a newer version may have come since). */
+  function itemOf({ fileId, root, path }: OffloadRecord): TreeItem {
+    const item = tree.get(tree.pathOf(fileId) ?? path);
+    if (item === undefined || !Buffer.from(item.entry.fileId).equals(fileId)) {
+      throw new DezentError('UNSAFE', `the tree has no file for the original of ${path}; it stays in quarantine`);
     }
-    await check(record, item);
+    return { ...item, entry: { ...item.entry, root } };
+  }
+
+  async function finish(record: OffloadRecord, now: boolean): Promise<number> {
+    const item = itemOf(record);
+    await check(record);
     const held = await needs.confirmHeld(item, true);
     if (held.copies < needs.minCopies()) {
       throw new DezentError(

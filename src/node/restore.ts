@@ -84,11 +84,15 @@ export function openRestore(needs: RestoreNeeds): Restore {
     }
   };
 
-  /** The original still waits in quarantine: no byte has to be fetched. */
+  /** The original still waits in quarantine: no byte has to be fetched. A copy of the stub does not take it from the other. */
   async function fromQuarantine(path: string | undefined, stub: Stub): Promise<boolean> {
-    const record = path === undefined ? undefined : journal.quarantined(path);
-    if (record?.step !== 'stubbed' || record.root !== rootKey(stub.root)) return false;
-    return quarantine.bringBack(record);
+    const record = journal.quarantined(stub.fileId, stub.root);
+    if (path === undefined || record?.step !== 'stubbed') return false;
+    if (record.path === path) return quarantine.bringBack(record);
+    if ((await lstatIfPresent(folder.absolute(folder.stubOf(record.path)))) !== undefined) return false;
+    const renamed = { ...record, path };
+    await journal.write(renamed);
+    return quarantine.bringBack(renamed);
   }
 
   async function noteRestored(path: string | undefined, stub: Stub, at: string): Promise<void> {

@@ -2,7 +2,7 @@
 // fails when it exists, and a file leaves its name only by rename into quarantine.
 import { constants } from 'node:fs';
 import { link, mkdir, open, readdir, rename, rmdir, unlink, utimes } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { DezentError, systemCode } from '../errors.ts';
 import { STUB_MAX_BYTES } from '../store/stub.ts';
 import { syncDirectory } from './durable-file.ts';
@@ -60,9 +60,9 @@ export interface QuarantinePlace {
   oldStub: string;
 }
 
-export function quarantinePlace(quarantine: string, id: string, path: string): QuarantinePlace {
+export function quarantinePlace(quarantine: string, id: string, name: string): QuarantinePlace {
   const dir = join(quarantine, id);
-  return { dir, original: join(dir, basename(path)), oldStub: join(dir, 'earlier-stub') };
+  return { dir, original: join(dir, name), oldStub: join(dir, '.earlier-stub') };
 }
 
 /** Moves a file into quarantine: same disk only (EXDEV is thrown), durable on both sides. */
