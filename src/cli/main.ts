@@ -2,13 +2,15 @@
 // The entry of the command line: parses, runs one command, turns whatever it throws into words and an exit code.
 import { readFileSync } from 'node:fs';
 import { enableCompileCache } from 'node:module';
+import { fileURLToPath } from 'node:url';
 import { CommanderError, type Command } from 'commander';
 import { DezentError, asDezentError } from '../errors.ts';
 import { endQuietlyOnClosedReader, printError, wantsColor, type OutputSettings } from './output.ts';
 
 const VERSION_FLAGS = new Set(['--version', '-V']);
 
-enableCompileCache();
+/** Beside the code, so that only who may change the code may change its cache (the default lies in the shared temporary directory). */
+enableCompileCache(fileURLToPath(new URL('../../node_modules/.cache/dezent', import.meta.url)));
 endQuietlyOnClosedReader();
 process.exitCode = await main(process.argv.slice(2));
 

@@ -93,8 +93,8 @@ function ownPlace(): ServicePlace {
   return servicePlace(process.getuid?.() === 0 ? 'machine' : 'user');
 }
 
-/** The identity's folder; the rest of the file belongs to the node. */
-function folderOf(home: string): string {
+/** The folder of the device in this home (NOT_FOUND when there is none); the rest of its identity file belongs to the node. */
+export function folderOf(home: string): string {
   try {
     const { folder } = JSON.parse(readFileSync(join(home, 'identity.json'), 'utf8')) as { folder: string };
     return folder;
