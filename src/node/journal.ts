@@ -46,6 +46,8 @@ export interface Journal {
   all(): AsyncIterable<JournalRecord>;
   /** The operation that holds this content of this file in quarantine. */
   quarantined(fileId: Uint8Array, root: Root): OffloadRecord | undefined;
+  /** All offloads that are not finished, from memory. */
+  offloads(): Iterable<OffloadRecord>;
 }
 
 export const newOperationId = (): string => randomBytes(10).toString('hex');
@@ -72,6 +74,7 @@ export async function openJournal(db: StateDb): Promise<Journal> {
     },
     get: (id) => records.getSync(id),
     all: () => records.values(),
+    offloads: () => byContent.values(),
     quarantined: (fileId, root) => byContent.get(keyOf(fileId, root)),
   };
 }
