@@ -8,8 +8,10 @@ import type { SwarmNode } from './libp2p-node.ts';
 import type { Log } from './log.ts';
 import type { Presence } from './presence.ts';
 
-/** Changes come in bursts (entry, owner record, head on a join); one exchange carries them all. */
-const RESYNC_DELAY_MS = 100;
+/** Changes come in bursts (entry, owner record on a join); one exchange carries them all. */
+const MEMBERS_DELAY_MS = 100;
+/** Heads are pushed to their holders as they are made; this is for all others. */
+const HEADS_DELAY_MS = 2_000;
 
 export interface MeetingNeeds {
   node: SwarmNode;
@@ -24,7 +26,7 @@ export interface MeetingNeeds {
 }
 
 export interface Meetings {
-  /** Exchanges records and addresses with all connected peers, soon and in the background. */
+  /** Exchanges records and addresses with all connected peers at once, in the background. */
   resync(): void;
 }
 
@@ -37,9 +39,9 @@ export async function openMeetings(needs: MeetingNeeds): Promise<Meetings> {
     if (needs.strangers.delete(connection)) forgetStranger(needs, connection);
   };
   const resync = openResync(needs);
-  const unsubscribe = group.onChange(() => {
-    dropRemoved(needs);
-    resync();
+  const unsubscribe = group.onChange((what) => {
+    if (what === 'members') dropRemoved(needs);
+    resync(what === 'members' ? MEMBERS_DELAY_MS : HEADS_DELAY_MS);
   });
   node.addEventListener('connection:open', onOpen);
   node.addEventListener('connection:close', onClose);
@@ -54,7 +56,7 @@ export async function openMeetings(needs: MeetingNeeds): Promise<Meetings> {
       if (kind === 'sync' && !presence.has(connection)) await settle(needs, connection);
     }),
   );
-  return { resync };
+  return { resync: () => resync(0) };
 }
 
 function onConnection(needs: MeetingNeeds, connection: Connection): void {
@@ -101,21 +103,26 @@ function dropRemoved({ gate, presence }: MeetingNeeds): void {
   }
 }
 
-function openResync(needs: MeetingNeeds): () => void {
+/** The earliest of the delays asked for counts. */
+function openResync(needs: MeetingNeeds): (delayMs: number) => void {
   let timer: NodeJS.Timeout | undefined;
+  let dueAt = Infinity;
   needs.stopping.addEventListener('abort', () => clearTimeout(timer), { once: true });
-  return () => {
-    if (needs.stopping.aborted) return;
-    timer ??= setTimeout(() => {
-      timer = undefined;
-      for (const peerId of needs.presence.connected()) {
-        const connection = needs.presence.connectionTo(peerId);
-        if (connection === undefined) continue;
-        needs.greeting
-          .exchange(connection)
-          .catch((error: unknown) => report(needs, connection, 'the exchange of records failed', error));
-      }
-    }, RESYNC_DELAY_MS);
+  const run = (): void => {
+    dueAt = Infinity;
+    for (const peerId of needs.presence.connected()) {
+      const connection = needs.presence.connectionTo(peerId);
+      if (connection === undefined) continue;
+      needs.greeting
+        .exchange(connection)
+        .catch((error: unknown) => report(needs, connection, 'the exchange of records failed', error));
+    }
+  };
+  return (delayMs) => {
+    if (needs.stopping.aborted || dueAt <= Date.now() + delayMs) return;
+    dueAt = Date.now() + delayMs;
+    clearTimeout(timer);
+    timer = setTimeout(run, delayMs);
   };
 }
 

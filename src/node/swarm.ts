@@ -209,7 +209,9 @@ function follow({ node, group, book, presence, reconnect }: Parts, background: B
       background(book.met(peerId), 'noting a peer');
       reconnect.lost(peerId);
     }),
-    group.onChange(() => reconnect.tend()),
+    group.onChange((what) => {
+      if (what === 'members') reconnect.tend();
+    }),
   ];
   return () => {
     for (const end of ends) end();

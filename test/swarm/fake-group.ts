@@ -22,7 +22,7 @@ export function fakeGroup(name: string, deviceId: string, members: readonly stri
   const entries = new Set(members.map((peerId) => `${name}: member ${peerId}`));
   const heads = new Set<string>();
   const guests = new Set<string>();
-  const listeners = new Set<() => void>();
+  const listeners = new Set<Parameters<SwarmGroup['onChange']>[0]>();
   const isListed = (peerId: string): boolean =>
     entries.has(`${name}: member ${peerId}`) && !entries.has(`${name}: removed ${peerId}`);
   const listed = (): string[] => [...entries].map((entry) => entry.split(' ').at(-1) ?? '').filter(isListed);
@@ -32,7 +32,7 @@ export function fakeGroup(name: string, deviceId: string, members: readonly stri
     return fresh.length > 0;
   };
   const tell = (): void => {
-    for (const listener of listeners) listener();
+    for (const listener of listeners) listener('members');
   };
 
   return {
