@@ -12,11 +12,15 @@ import { asDezentError, DezentError, isDezentError } from '../errors.ts';
 
 /** At most so much in one commit: at 500 MB/s a commit, and with it the wait for the next one, stays near 30 ms. */
 export const COMMIT_BYTES: number = 16 * 1024 * 1024;
-/** Kept free for the index, without which nothing can be freed either; `level` writes files of up to 4 MiB. */
-const RESERVE_BYTES: number = 16 * 1024 * 1024;
+/** Kept free for the index, without which nothing can be freed either; `level` writes files of up to 4 MiB … */
+const INDEX_RESERVE_BYTES: number = 16 * 1024 * 1024;
+/** … and, up to the size of a pack, for a compaction; on a small disk this share. */
+const COMPACT_RESERVE_SHARE = 1 / 32;
 
 export interface CommitSettings {
+  /** A pack ends before it is larger than this. */
   packBytes?: number | undefined;
+  /** A put that would leave less free on the disk is refused; deletions and compactions may use it. */
   reserveBytes?: number | undefined;
 }
 
@@ -31,6 +35,7 @@ interface Job {
   changes: readonly Change[];
   bytes: number;
   signal: AbortSignal | undefined;
+  isRepeated: boolean;
   done: PromiseWithResolvers<void>;
 }
 
@@ -48,13 +53,12 @@ export async function freeBytesOf(dir: string): Promise<number> {
 export function openCommitter(needs: { paths: StorePaths; session: PackSession }, settings: CommitSettings): Committer {
   const { paths, session } = needs;
   const packBytes = settings.packBytes ?? PACK_BYTES;
-  const reserveBytes = settings.reserveBytes ?? RESERVE_BYTES;
   const waiting: Job[] = [];
   let running: Promise<void> | undefined;
 
   function submit(changes: readonly Change[], options: CallOptions = {}): Promise<void> {
     const bytes = changes.reduce((sum, change) => sum + changeBytes(change), 0);
-    const job: Job = { changes, bytes, signal: options.signal, done: Promise.withResolvers() };
+    const job: Job = { changes, bytes, signal: options.signal, isRepeated: false, done: Promise.withResolvers() };
     waiting.push(job);
     running ??= run();
     return job.done.promise;
@@ -71,16 +75,24 @@ export function openCommitter(needs: { paths: StorePaths; session: PackSession }
 
   async function commitSome(packs: LoadedPacks): Promise<void> {
     const writer = await writerFor(packs, waiting[0]?.bytes ?? 0);
-    const free = await freeBytesOf(paths.dir);
-    const jobs = admitted(takeJobs(packBytes - writer.end), free - reserveBytes);
+    const room = await roomForPuts();
+    const jobs = admitted(takeJobs(packBytes - writer.end), room);
     const changes = jobs.flatMap((job) => job.changes);
     try {
       await commit(packs, writer, await planOf(packs, { pack: writer.pack, offset: writer.end }, changes));
       for (const { done } of jobs) done.resolve();
     } catch (error) {
       if (isDezentError(error, 'BAD_INDEX')) session.spoil(packs, [], error);
-      for (const { done } of jobs) done.reject(asDezentError(error));
+      refuse(jobs, error);
     }
+  }
+
+  /** Tells the jobs; but where all has to be loaded again anyway, each is tried once more after that: an error of the index may be an old one. */
+  function refuse(jobs: Job[], error: unknown): void {
+    const again = session.isSpoilt() ? jobs.filter(({ isRepeated }) => !isRepeated) : [];
+    for (const job of jobs) if (!again.includes(job)) job.done.reject(asDezentError(error));
+    for (const job of again) job.isRepeated = true;
+    waiting.unshift(...again);
   }
 
   /** The pack that is appended to; another one when this one has no room. An empty pack takes anything. */
@@ -97,6 +109,12 @@ export function openCommitter(needs: { paths: StorePaths; session: PackSession }
     return packs.writer;
   }
 
+  async function roomForPuts(): Promise<number> {
+    const { bavail, blocks, bsize } = await statfs(paths.dir);
+    const reserve = INDEX_RESERVE_BYTES + Math.min(PACK_BYTES, blocks * bsize * COMPACT_RESERVE_SHARE);
+    return bavail * bsize - (settings.reserveBytes ?? reserve);
+  }
+
   /** As many as fit into one commit and into the pack; at least one. */
   function takeJobs(room: number): Job[] {
     const most = Math.min(COMMIT_BYTES, room);
@@ -106,8 +124,8 @@ export function openCommitter(needs: { paths: StorePaths; session: PackSession }
   }
 
   /** The jobs without those that were ended meanwhile and those for which there is no space. */
-  function admitted(jobs: Job[], free: number): Job[] {
-    let left = free;
+  function admitted(jobs: Job[], room: number): Job[] {
+    let left = room;
     return jobs.filter(({ changes, bytes, signal, done }) => {
       if (signal?.aborted) {
         done.reject(signal.reason as Error);

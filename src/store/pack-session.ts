@@ -16,6 +16,8 @@ export interface PackSession {
   inTurn<T>(task: (packs: LoadedPacks) => Promise<T>): Promise<T>;
   /** Called in turn: because of this error the disk may hold something else than `packs` says of these ids. */
   spoil(packs: LoadedPacks, ids: Iterable<BlockId>, error: unknown): void;
+  /** True between such an error and the next task that is begun. */
+  isSpoilt(): boolean;
   /** Rebuilds the index; 0 blocks when `seen` has been replaced meanwhile, which will have mended it. */
   rebuild(seen?: LoadedPacks): Promise<{ blocks: number }>;
   close(): Promise<void>;
@@ -93,6 +95,7 @@ export async function openPackSession(paths: StorePaths, notify: Notify): Promis
       spoilt = true;
       for (const id of ids) packs.uncertain.set(id, error);
     },
+    isSpoilt: () => spoilt,
     rebuild: (seen) => queue(() => rebuild(seen)),
     close: () =>
       queue(async () => {
