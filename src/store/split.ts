@@ -6,6 +6,7 @@
 // are all zero: average's log2 + 2 bits while i < average, log2 - 2 bits from there on; at max at the latest. h starts from 0 at
 // min - 32, so it is full (32 bytes wide) where it first counts.
 import { DezentError } from '../errors.ts';
+import { openRoller } from './roll.ts';
 
 export interface SplitSizes {
   minBytes: number;
@@ -16,6 +17,8 @@ export interface SplitSizes {
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const HASH_WINDOW_BYTES = 32;
+/** No hash is below it: to take bytes in without looking for a cut. */
+const NO_LIMIT = 0;
 
 /** The two sizes in use; a file keeps the one of its first version (it is in the manifest). */
 export const SPLIT_LARGE: SplitSizes = { minBytes: 256 * KIB, averageBytes: MIB, maxBytes: 3 * MIB };
@@ -37,31 +40,14 @@ export interface Cutter {
   cut(piece: Uint8Array, from: number): number | undefined;
 }
 
-export function openCutter(gear: Uint32Array, sizes: SplitSizes): Cutter {
+export function openCutter(gear: Uint32Array, sizes: SplitSizes, open: typeof openRoller = openRoller): Cutter {
+  const roller = open(gear);
   const bits = Math.log2(sizes.averageBytes);
-  const hardShift = 32 - (bits + 2);
-  const easyShift = 32 - (bits - 2);
+  /** The hash is below these when its top bits are zero. */
+  const hardLimit = 2 ** (32 - (bits + 2));
+  const easyLimit = 2 ** (32 - (bits - 2));
   const hashFrom = sizes.minBytes - HASH_WINDOW_BYTES;
-  let hash = 0;
   let length = 0;
-
-  /** Rolls over piece[from, to); returns the index after the cut, or -1. */
-  function roll(piece: Uint8Array, from: number, to: number, shift: number): number {
-    let h = hash;
-    for (let index = from; index < to; index += 1) {
-      h = ((h << 1) + (gear[piece[index] as number] as number)) | 0;
-      if (h >>> shift === 0) {
-        hash = h;
-        return index + 1;
-      }
-    }
-    hash = h;
-    return -1;
-  }
-
-  function warmUp(piece: Uint8Array, from: number, to: number): void {
-    for (let index = from; index < to; index += 1) hash = ((hash << 1) + (gear[piece[index] as number] as number)) | 0;
-  }
 
   return {
     cut(piece, from) {
@@ -74,17 +60,17 @@ export function openCutter(gear: Uint32Array, sizes: SplitSizes): Cutter {
       };
       advance(until(hashFrom));
       const warm = until(sizes.minBytes);
-      warmUp(piece, at, warm);
+      roller.roll(piece, at, warm, NO_LIMIT);
       advance(warm);
-      for (const [limit, shift] of [
-        [sizes.averageBytes, hardShift],
-        [sizes.maxBytes, easyShift],
+      for (const [position, limit] of [
+        [sizes.averageBytes, hardLimit],
+        [sizes.maxBytes, easyLimit],
       ] as const) {
-        const to = until(limit);
-        const end = roll(piece, at, to, shift);
+        const to = until(position);
+        const end = roller.roll(piece, at, to, limit);
         advance(end === -1 ? to : end);
         if (end !== -1 || length === sizes.maxBytes) {
-          hash = 0;
+          roller.hash = 0;
           length = 0;
           return at - from;
         }
