@@ -251,7 +251,8 @@ export function openChannel(stream: Stream, options: ChannelOptions): Channel {
     }
   });
   stream.addEventListener('end', () => {
-    if (ended) return;
+    // An abort or reset also ends reading, and tells its reason with 'close'.
+    if (ended || stream.status === 'aborted' || stream.status === 'reset') return;
     finish(undefined);
     // The peer says no more; what we might still say, nobody waits for.
     stream.close().catch((cause: unknown) => stream.abort(asDezentError(cause)));
