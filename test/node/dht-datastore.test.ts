@@ -1,0 +1,37 @@
+// The caps on what peers can make the DHT keep; counted over restarts.
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Key } from 'interface-datastore';
+import { openDhtDatastore } from '../../src/node/dht-datastore.ts';
+
+const provider = (name: string, peer: string): Key => new Key(`/dht/provider/${name}/${peer}`);
+const value = Uint8Array.of(1);
+
+test('provider records are capped per peer and in all; DHT values are refused; all else passes', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'dezent-dht-'));
+  const caps = { perPeer: 2, total: 3 };
+  let store = await openDhtDatastore(directory, caps);
+  await store.put(provider('a', 'p'), value);
+  await store.put(provider('b', 'p'), value);
+  await store.put(provider('b', 'p'), value);
+  await assert.rejects(async () => store.put(provider('c', 'p'), value), { code: 'NOT_ALLOWED' });
+  await assert.rejects(async () => store.put(new Key('/dht/record/x'), value), { code: 'NOT_ALLOWED' });
+  await store.put(new Key('/peers/x'), value);
+  await store.close();
+
+  store = await openDhtDatastore(directory, caps);
+  await store.put(provider('a', 'q'), value);
+  await assert.rejects(async () => store.put(provider('b', 'q'), value), { code: 'NOT_ALLOWED' });
+  await store.delete(provider('a', 'p'));
+  await store.delete(provider('a', 'p'));
+  await store.put(provider('b', 'q'), value);
+  const names: string[] = [];
+  for await (const { key } of store.query({ prefix: '/dht/provider' })) names.push(key.toString());
+  assert.deepEqual(names, ['/dht/provider/a/q', '/dht/provider/b/p', '/dht/provider/b/q']);
+  assert.deepEqual(new Uint8Array(await store.get(new Key('/peers/x'))), value);
+  await store.close();
+  await rm(directory, { recursive: true, force: true });
+});
