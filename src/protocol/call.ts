@@ -29,7 +29,7 @@ export interface Call {
    * await it before the next send of the same call. Throws UNREACHABLE, PEER_REFUSED or CANCELLED when the call has ended that way.
    */
   send(type: number, body: Uint8Array | readonly Uint8Array[], options?: { last?: boolean }): Promise<void>;
-  /** The next frame, or undefined when the peer has ended its side. One reader at a time. Throws as `send`. */
+  /** The next frame, or undefined when the peer has ended its side. One reader at a time. Throws as `send`, after all that had arrived. */
   next(): Promise<Frame | undefined>;
   /** All frames by `next`; leaving the loop early does not end the call. */
   readonly frames: AsyncIterable<Frame>;
@@ -95,10 +95,11 @@ export function createCall(wire: Wire, cancelled?: DezentError): CallState {
     inbox = [];
     taken = 0;
   };
-  const failWith = (error: DezentError) => {
+  /** What has arrived can still be taken, unless this side wants no more of it. */
+  const failWith = (error: DezentError, unwanted: boolean) => {
     if (failure !== undefined) return;
     failure = error;
-    dropInbox();
+    if (unwanted) dropInbox();
     wire.unwait(state);
     controller?.abort(error);
     wake();
@@ -107,7 +108,7 @@ export function createCall(wire: Wire, cancelled?: DezentError): CallState {
     if (id > 0) wire.write(id, CANCEL, [encodeCancel(reason)], false);
     else remoteEnded = true;
     localEnded = true;
-    failWith(reason);
+    failWith(reason, true);
     doneIfEnded();
   };
   const end = () => {
@@ -189,7 +190,8 @@ export function createCall(wire: Wire, cancelled?: DezentError): CallState {
     failure: () => failure,
     leave() {
       end();
-      if (!remoteEnded) failWith(new DezentError('CANCELLED', 'the call is over'));
+      dropInbox();
+      if (!remoteEnded) failWith(new DezentError('CANCELLED', 'the call is over'), true);
     },
     follow(signal) {
       const stop = () => call.cancel(asCancelled(signal.reason));
@@ -214,14 +216,14 @@ export function createCall(wire: Wire, cancelled?: DezentError): CallState {
       remoteEnded = true;
       if (!localEnded) wire.write(id, CANCEL, [encodeCancel(reason)], false);
       localEnded = true;
-      failWith(cancelled ?? reason);
+      failWith(cancelled ?? reason, false);
       doneIfEnded();
     },
     fail(error) {
       localEnded = true;
       remoteEnded = true;
       unfollow?.();
-      failWith(error);
+      failWith(error, false);
     },
   };
   return state;

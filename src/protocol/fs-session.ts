@@ -217,6 +217,7 @@ export function openFsServer(keeper: FsKeeper, settings: Partial<FsServerSetting
 }
 
 async function servePush(call: Call, request: PushRequest, keeper: FsKeeper, idleMs: number): Promise<void> {
+  call.signal.throwIfAborted();
   const session = await keeper.begin(request);
   if ('refused' in session) {
     await call.send(frames.INIT_RESPONSE, frames.encodeRefusal(session), { last: true });
