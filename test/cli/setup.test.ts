@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { openPhraseFile } from '../../src/cli/phrase-file.ts';
-import { newDir } from './cli-process.ts';
+import { MAIN, newDir } from './cli-process.ts';
 
 const SETUP = fileURLToPath(new URL('../../setup', import.meta.url));
 /** As root the owner is daemon, an account that every Linux has and that owns nothing. */
@@ -98,6 +98,11 @@ test('everything belongs to the owner of the folder; as root that is somebody el
   assert.equal(ran.status, 0, ran.stderr);
   for (const name of readdirSync(home, { recursive: true, encoding: 'utf8' }))
     assert.equal(statSync(join(home, name)).uid, OWNER_UID, name);
+  const asked = spawnSync(process.execPath, [MAIN, 'config', 'get', 'listen.port', '--home', home], {
+    encoding: 'utf8',
+    ...(IS_ROOT ? { uid: OWNER_UID, gid: OWNER_UID } : {}),
+  });
+  assert.equal(asked.stdout, '18081\n', asked.stderr);
   const path = /^Wrote (.*)\.$/m.exec(ran.stdout)?.[1] ?? '';
   const unit = readFileSync(path, 'utf8');
   assert.ok(unit.includes(`DEZENT_HOME=${home}`));
