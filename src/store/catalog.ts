@@ -60,11 +60,14 @@ const bytesUpTo = (length: number): v.GenericSchema<Uint8Array> =>
 const bytesOf = (length: number): v.GenericSchema<Uint8Array> =>
   v.pipe(v.instance(Uint8Array), v.length(length)) as v.GenericSchema<Uint8Array>;
 const blockIdBytes = v.pipe(bytesOf(BLOCK_ID_BYTES), v.check(isBlockIdBytes, 'not a block id'));
-/** valibot's record takes lists as well. */
-const noList = v.pipe(
-  v.unknown(),
-  v.check((value) => !Array.isArray(value), 'a list is no map'),
-);
+/** A map of any text to values, as an object without prototype. (valibot's record takes lists too and drops keys like "constructor".) */
+const mapOf = <T>(key: v.GenericSchema<string>, value: v.GenericSchema<T>): v.GenericSchema<Record<string, T>> =>
+  v.pipe(
+    v.custom<Record<string, T>>((given) => typeof given === 'object' && given !== null && !Array.isArray(given)),
+    v.transform(Object.entries),
+    v.array(v.strictTuple([key, value])),
+    v.transform((pairs) => Object.assign(Object.create(null) as Record<string, T>, Object.fromEntries(pairs))),
+  );
 const pathText = v.pipe(v.string(), v.maxBytes(PATH_MAX_BYTES));
 const deviceText = v.pipe(v.string(), v.maxLength(128));
 
@@ -86,13 +89,12 @@ const entrySchema = v.strictObject({
   link: v.exactOptional(pathText),
   xattrs: v.exactOptional(
     v.pipe(
-      noList,
-      v.record(v.pipe(v.string(), v.maxLength(255)), bytesUpTo(XATTR_VALUE_MAX_BYTES)),
+      mapOf(v.pipe(v.string(), v.maxLength(255)), bytesUpTo(XATTR_VALUE_MAX_BYTES)),
       v.check((value) => Object.keys(value).length <= XATTRS_MAX),
     ),
   ),
   deleted: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
-  versions: v.pipe(noList, v.record(deviceText, count)),
+  versions: mapOf(deviceText, count),
 });
 
 const segmentSchema = v.strictObject({
@@ -184,6 +186,9 @@ export function openSegment(sealed: Uint8Array, keys: ContentKeys): Segment {
   return { device, incarnation, seq, entries: entries.map(fromEncoded) };
 }
 
+const changesBy = (versions: Record<string, number>, device: string): number =>
+  Object.hasOwn(versions, device) ? (versions[device] as number) : 0;
+
 /** How a's version vector stands to b's. */
 export function compareVersions(
   a: Record<string, number>,
@@ -193,7 +198,7 @@ export function compareVersions(
   let ahead = false;
   let behind = false;
   for (const device of devices) {
-    const difference = (a[device] ?? 0) - (b[device] ?? 0);
+    const difference = changesBy(a, device) - changesBy(b, device);
     ahead ||= difference > 0;
     behind ||= difference < 0;
   }
