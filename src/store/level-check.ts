@@ -7,8 +7,11 @@
 import { createCRC32, type IHasher } from 'hash-wasm';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { liveTables } from './level-manifest.ts';
+import { varintReader, type VarintReader } from './varints.ts';
 import { DezentError, systemCode } from '../errors.ts';
 
+const TABLE_NAME: RegExp = /^(\d+)\.(?:ldb|sst)$/;
 const FOOTER_BYTES = 48;
 const TRAILER_BYTES = 5;
 const TABLE_MAGIC: Buffer = Buffer.from('57fb808b247547db', 'hex');
@@ -35,13 +38,17 @@ async function tableNames(dir: string): Promise<string[]> {
     if (systemCode(error) === 'ENOENT') return [];
     throw error;
   });
-  return names.filter((name) => name.endsWith('.ldb') || name.endsWith('.sst'));
+  const live = await liveTables(dir);
+  return names.filter((name) => {
+    const number = TABLE_NAME.exec(name)?.[1];
+    return number !== undefined && (live === undefined || live.has(Number(number)));
+  });
 }
 
 function isWhole(table: Buffer, crc: IHasher): boolean {
   if (table.length < FOOTER_BYTES || !table.subarray(-TABLE_MAGIC.length).equals(TABLE_MAGIC)) return false;
   const footer = varintReader(table.subarray(-FOOTER_BYTES));
-  const roots = [footer.handle(), footer.handle()];
+  const roots = [handleIn(footer), handleIn(footer)];
   return roots.every((root) => {
     const handles = root && isWholeBlock(table, root, crc) ? handlesIn(table, root) : undefined;
     return handles?.every((handle) => isWholeBlock(table, handle, crc)) ?? false;
@@ -74,42 +81,14 @@ function handlesIn(table: Buffer, { offset, size }: Handle): Handle[] | undefine
     const ownKeyBytes = block.number() ?? 0;
     const valueBytes = block.number() ?? 0;
     block.skip(ownKeyBytes);
-    const handle = valueBytes > 0 ? block.handle() : undefined;
+    const handle = valueBytes > 0 ? handleIn(block) : undefined;
     if (handle === undefined) return undefined;
     handles.push(handle);
   }
   return handles;
 }
 
-interface VarintReader {
-  /** undefined behind the end. */
-  number(): number | undefined;
-  handle(): Handle | undefined;
-  skip(bytes: number): void;
-  atEnd(): boolean;
-}
-
-function varintReader(bytes: Buffer): VarintReader {
-  let at = 0;
-  function number(): number | undefined {
-    let value = 0;
-    for (let scale = 1; at < bytes.length; scale *= 128) {
-      const byte = bytes.readUInt8(at++);
-      value += (byte & 127) * scale;
-      if (byte < 128) return value;
-    }
-    return undefined;
-  }
-  function handle(): Handle | undefined {
-    const [offset, size] = [number(), number()];
-    return offset === undefined || size === undefined ? undefined : { offset, size };
-  }
-  return {
-    number,
-    handle,
-    skip: (count) => {
-      at += count;
-    },
-    atEnd: () => at >= bytes.length,
-  };
+function handleIn(reader: VarintReader): Handle | undefined {
+  const [offset, size] = [reader.number(), reader.number()];
+  return offset === undefined || size === undefined ? undefined : { offset, size };
 }
