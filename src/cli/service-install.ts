@@ -52,7 +52,7 @@ export function installService(planned: PlannedService): InstalledService {
     writeFileSync(planned.path, planned.text, { mode: 0o644 });
     chmodSync(planned.path, 0o644);
   }
-  const hint = `No service manager runs here; run the node yourself: dezent --home '${planned.home}' run`;
+  const hint = `No service manager runs here; run the node yourself: ${runLine(planned.home)}`;
   return { changed, started: startService(planned, changed), hint };
 }
 
@@ -111,6 +111,16 @@ export function folderOf(home: string): string {
 export function entryFile(): string {
   const source = fileURLToPath(new URL('main.ts', import.meta.url));
   return existsSync(source) ? source : fileURLToPath(new URL('main.js', import.meta.url));
+}
+
+/** What to type to run the node of this home; by the launcher in a checkout. */
+export function runLine(home: string): string {
+  const launcher = fileURLToPath(new URL('../../dezent', import.meta.url));
+  return `${existsSync(launcher) ? shellWord(launcher) : 'dezent'} --home ${shellWord(home)} run`;
+}
+
+function shellWord(text: string): string {
+  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 /** Whether the service manager of this system runs and is ours to ask (not while packaging into DESTDIR). */

@@ -1,6 +1,6 @@
 // What ./setup asks on a terminal, and how it shows a new owner the recovery phrase once and makes sure it was written down.
 import { randomInt } from 'node:crypto';
-import { isCancel, log, note, select, text } from '@clack/prompts';
+import { isCancel, log, select, text } from '@clack/prompts';
 import { DezentError } from '../errors.ts';
 import { phraseText } from './init.ts';
 import { parseWhole } from './numbers.ts';
@@ -44,7 +44,7 @@ export async function askWhatIsMissing(folder: string, given: SetupLine): Promis
 
 /** Shows the phrase once, then asks two of its words back until they are right. */
 export async function showPhrase(phrase: string): Promise<void> {
-  note(phraseText(phrase), 'Recovery phrase');
+  process.stdout.write(`\n${phraseText(phrase)}\n\n`);
   const words = phrase.split(' ');
   const first = randomInt(words.length - 1);
   for (const index of [first, randomInt(first + 1, words.length)]) {

@@ -12,7 +12,7 @@ import { dataHome } from './home.ts';
 import { addInitOptions, isInitialised, type InitLine } from './init.ts';
 import { printError } from './output.ts';
 import { openPhraseFile } from './phrase-file.ts';
-import { entryFile, folderOf, installService, planService, uninstallService } from './service-install.ts';
+import { entryFile, folderOf, installService, planService, runLine, uninstallService } from './service-install.ts';
 import { askWhatIsMissing, showPhrase } from './setup-questions.ts';
 
 export interface SetupLine extends InitLine {
@@ -228,7 +228,7 @@ function refuseOtherFolder(home: string, folder: string): void {
 
 function runHint(hint: string, home: string, actor: Actor): string {
   if (actor === undefined) return hint;
-  return `No service manager runs here; run the node as ${actor.name}: runuser -u ${actor.name} -- ${join(import.meta.dirname, '../../dezent')} --home '${home}' run`;
+  return `No service manager runs here; run the node as ${actor.name}: runuser -u ${actor.name} -- ${runLine(home)}`;
 }
 
 function say(text: string): void {
