@@ -1,4 +1,4 @@
-// The inner loop of split.ts in AssemblyScript, built into roll-module.ts by test/store/wasm/build-roll.ts. Sixteen steps are written
+// The inner loop of split.ts in AssemblyScript, built into roll-module.ts by test/tools/build-roll.ts. Sixteen steps are written
 // out: a loop of one step each is 1.5 times as slow. Layout of the memory (two pages, never grown):
 //      0  gear table, 256 little-endian u32
 //   1024  the hash, u32: in and out

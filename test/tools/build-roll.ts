@@ -1,11 +1,11 @@
 // Builds src/store/wasm/roll.as into src/store/wasm/roll-module.ts, which is committed: whoever installs dezent needs no compiler. The same source
 // and the pinned compiler give the same bytes, which a test holds.
-//   node test/store/wasm/build-roll.ts
+//   node test/tools/build-roll.ts
 import { readFile, writeFile } from 'node:fs/promises';
 import { main as asc } from 'assemblyscript/asc';
 
-const SOURCE: URL = new URL('../../../src/store/wasm/roll.as', import.meta.url);
-const MODULE: URL = new URL('../../../src/store/wasm/roll-module.ts', import.meta.url);
+const SOURCE: URL = new URL('../../src/store/wasm/roll.as', import.meta.url);
+const MODULE: URL = new URL('../../src/store/wasm/roll-module.ts', import.meta.url);
 const OPTIONS = [
   '-O3',
   '--converge',
@@ -39,7 +39,7 @@ export async function buildRoll(): Promise<Uint8Array> {
 if (import.meta.main) {
   const text = Buffer.from(await buildRoll()).toString('base64');
   const lines = [
-    '// Made from roll.as by test/store/wasm/build-roll.ts: WebAssembly, base64.',
+    '// Made from roll.as by test/tools/build-roll.ts: WebAssembly, base64.',
     'export const ROLL_MODULE: string =',
     `  '${text}';`,
     '',
