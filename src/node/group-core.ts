@@ -5,7 +5,7 @@ import { counts, judgeHead, type HeldHead } from './head-book.ts';
 import type { StateWrite } from './invite-book.ts';
 import type { StateDb } from './state.ts';
 import { DezentError, isDezentError } from '../errors.ts';
-import { recordsOf, take, type GroupState, type Taken } from '../protocol/group-state.ts';
+import { take, type GroupState, type Taken } from '../protocol/group-state.ts';
 import type { SignedEntry } from '../protocol/member-list.ts';
 import { openSecrets } from '../protocol/owner-changes.ts';
 import type { SignedOwnerRecord } from '../protocol/owner-record.ts';
@@ -167,9 +167,4 @@ function sortHeads(
     newHeads.set(one.key, one);
   }
   return { newHeads: [...newHeads.values()], refused };
-}
-
-/** The hashes of the owner records held, as hex. */
-export function heldRecordHashes(state: GroupState): Set<string> {
-  return new Set(recordsOf(state).map(({ hash }) => Buffer.from(hash).toString('hex')));
 }

@@ -14,5 +14,3 @@ export interface GroupRecords {
 export const MAX_ENTRIES = 1024;
 export const MAX_OWNER_RECORDS = 1024;
 export const MAX_HEADS = 4096;
-
-export const NO_RECORDS: GroupRecords = { entries: [], owners: [], heads: [] };

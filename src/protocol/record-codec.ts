@@ -83,7 +83,8 @@ export function decodeRecord<T>(format: RecordFormat<T>, bytes: Uint8Array): T {
 
 /** The canonical bytes; throws BAD_RECORD when the record breaks its own limits, so that nothing is written that others refuse. */
 export function encodeRecord<T>(format: RecordFormat<T>, record: T): Uint8Array {
-  const bytes = encode(record);
+  // A copy: the encoder may give a Buffer, which compares and slices unlike a Uint8Array.
+  const bytes = new Uint8Array(encode(record));
   decodeRecord(format, bytes);
   return bytes;
 }

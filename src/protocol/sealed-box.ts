@@ -72,7 +72,7 @@ export async function sealTo(
     const recipientPublicKey = await suite.kem.importKey('raw', own(publicKey), true);
     const sender = await suite.createSenderContext({ recipientPublicKey, info: own(info) });
     const ciphertext = await sender.seal(own(bytes), own(aad));
-    return Buffer.concat([new Uint8Array(sender.enc), new Uint8Array(ciphertext)]);
+    return new Uint8Array(Buffer.concat([new Uint8Array(sender.enc), new Uint8Array(ciphertext)]));
   } catch (error) {
     if (error instanceof HpkeError) throw new DezentError('BAD_RECORD', 'not an X25519 public key', { cause: error });
     throw error;
