@@ -21,7 +21,7 @@ import {
 import { keyedHash, type ContentKeys } from './secrets.ts';
 import { sealData, unsealData, type SealedBlock } from './seal.ts';
 import { openRoot, sealSolid } from './solid.ts';
-import { join, split, splitSizesFor } from './split.ts';
+import { split, splitSizesFor } from './split.ts';
 
 /** Chunks between reading and keeping (or fetching and writing) at once: enough to feed the thread pool, 12 MiB at the largest chunks. */
 export const PIPELINE_CHUNKS = 4;
@@ -139,11 +139,8 @@ async function* counted(
   }
 }
 
-async function inlineContent(
-  source: AsyncIterable<Uint8Array>,
-  { keys }: ToContentNeeds,
-  average: number,
-): Promise<StoredContent> {
+/** All bytes of a small source; CHANGED when it is not that small. */
+async function whole(source: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const pieces: Uint8Array[] = [];
   let sizeBytes = 0;
   for await (const piece of source) {
@@ -151,7 +148,15 @@ async function inlineContent(
     if (sizeBytes > INLINE_MAX_BYTES) throw new DezentError('CHANGED', 'the file grew while it was read');
     pieces.push(piece);
   }
-  const inline = Buffer.concat(pieces);
+  return Buffer.concat(pieces);
+}
+
+async function inlineContent(
+  source: AsyncIterable<Uint8Array>,
+  { keys }: ToContentNeeds,
+  average: number,
+): Promise<StoredContent> {
+  const inline = await whole(source);
   const hasher = openContentHasher(keys.contentHash);
   if (inline.length > 0) hasher.add(inline.length, keyedHash(keys.plainHash, inline));
   const contentHash = hasher.digest();
@@ -278,24 +283,22 @@ export async function* checkedContent(
     throw new DezentError('BAD_MANIFEST', 'the content is not what its manifest says');
 }
 
-/** The contentHash that these bytes have under this split average, without sealing anything: is a file still what was stored? */
+/** The contentHash that these bytes have under this split average, without sealing anything: is a file still what was stored? CHANGED like toContent. */
 export async function contentHashOf(
   source: AsyncIterable<Uint8Array>,
   keys: ContentKeys,
   content: { sizeBytes: number; average: number },
 ): Promise<Uint8Array> {
   const hasher = openContentHasher(keys.contentHash);
-  const inline = content.sizeBytes <= INLINE_MAX_BYTES;
-  const chunks = inline ? whole(source) : split(keys.gear, splitSizesFor(content.sizeBytes, content.average))(source);
-  for await (const plain of chunks) hasher.add(plain.length, keyedHash(keys.plainHash, plain));
+  const add = (plain: Uint8Array): void => hasher.add(plain.length, keyedHash(keys.plainHash, plain));
+  if (content.sizeBytes <= INLINE_MAX_BYTES) {
+    const inline = await whole(source);
+    if (inline.length > 0) add(inline);
+  } else {
+    const sizes = splitSizesFor(content.sizeBytes, content.average);
+    for await (const plain of split(keys.gear, sizes)(source)) add(plain);
+  }
   return hasher.digest();
-}
-
-/** All bytes of a small source as one chunk; none when it is empty. */
-async function* whole(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const pieces: Uint8Array[] = [];
-  for await (const piece of source) pieces.push(piece);
-  if (pieces.length > 0) yield join(pieces);
 }
 
 /** Reads everything back and compares it with the contentHash; throws when a block is absent or wrong. */

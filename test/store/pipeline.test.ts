@@ -20,6 +20,7 @@ import { openMemoryStore } from '../../src/store/memory-store.ts';
 import {
   blocksOf,
   checkedContent,
+  contentHashOf,
   mapInOrder,
   PIPELINE_CHUNKS,
   readBack,
@@ -114,6 +115,7 @@ for (const sizeBytes of [0, 1, INLINE_MAX_BYTES, INLINE_MAX_BYTES + 1, MIB, 20 *
     assert.equal('inline' in manifest, sizeBytes <= INLINE_MAX_BYTES);
     assert.ok((await contentOf(manifest, from)).equals(bytes));
     await readBack(manifest, from);
+    assert.deepEqual(Buffer.from(await contentHashOf(inPieces(bytes, 10_000), TEST_KEYS, stored)), stored.contentHash);
     assert.deepEqual(new Set(stored.blocks), new Set(put));
     assert.deepEqual(await blocksOf(manifest, from), stored.blocks);
     assert.equal(stored.newBytes, (await store.space()).usedBytes);
@@ -205,6 +207,9 @@ test('a small file that grows while it is read is CHANGED, not held in memory', 
   }
   await assert.rejects(toContent(endless(), to, { sizeBytes: 10 }), withCode('CHANGED'));
   assert.equal(pieces, 4);
+  const stored = { sizeBytes: 10, average: SPLIT_SMALL.averageBytes };
+  await assert.rejects(contentHashOf(endless(), TEST_KEYS, stored), withCode('CHANGED'));
+  assert.equal(pieces, 8);
 });
 
 test('a larger file that shrinks or grows while it is read is stored as it was read', async () => {
