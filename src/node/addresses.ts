@@ -57,6 +57,10 @@ export function isThisMachine(remote: Multiaddr): boolean {
   return isLoopback(host) || localIps().includes(host);
 }
 
+export function isLoopbackAddr(addr: string): boolean {
+  return isLoopback(hostOf(multiaddr(addr)));
+}
+
 /** Changes when an interface or an address comes or goes. */
 export function networkFingerprint(): string {
   return localIps().sort().join(' ');

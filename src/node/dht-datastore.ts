@@ -1,8 +1,10 @@
 // libp2p's datastore (peer store, DHT): level on disk, with a cap on what other peers can make the DHT keep.
 // kad-dht 16.4.5 has no cap of its own: one peer filed 35,500 provider records in 10 s. DHT values are refused, as nothing here uses them.
 import type { Batch, Datastore, Key } from 'interface-datastore';
+import { rename, rm } from 'node:fs/promises';
 import { LevelDatastore } from 'datastore-level';
-import { DezentError } from '../errors.ts';
+import { Level } from 'level';
+import { DezentError, systemCode } from '../errors.ts';
 
 const PROVIDER_PREFIX = '/dht/provider/';
 const VALUE_PREFIX = '/dht/record/';
@@ -16,22 +18,50 @@ export interface DhtCaps {
   total: number;
 }
 
-/** Opens or creates the datastore in `directory`. `close` it after libp2p has stopped. */
+/**
+ * Opens or creates the datastore in `directory`. `close` it after libp2p has stopped. One that is damaged is set aside as `….damaged`: all in it
+ * comes back from peers. Throws ALREADY_RUNNING when another process has it.
+ */
 export async function openDhtDatastore(
   directory: string,
   caps: DhtCaps = { perPeer: MAX_PROVIDER_RECORDS_PER_PEER, total: MAX_PROVIDER_RECORDS },
 ): Promise<Datastore & { close(): Promise<void> }> {
-  const level = new LevelDatastore(directory);
-  await level.open();
+  const db = await openOrSetAside(directory);
+  const level = new LevelDatastore(db);
   // Counted in the background, so that a full store does not delay the start; the first record waits for it.
   const counting = countProviders(level);
   const capped = withCaps(level, counting, caps);
   return Object.assign(capped, {
     async close() {
       await counting;
-      await level.close();
+      await db.close();
     },
   });
+}
+
+async function openOrSetAside(directory: string): Promise<Level<string, Uint8Array>> {
+  try {
+    return await openLevel(directory);
+  } catch (error) {
+    const code = systemCode(error instanceof Error ? error.cause : undefined);
+    if (code === 'LEVEL_LOCKED') {
+      throw new DezentError('ALREADY_RUNNING', `another node uses ${directory}`, { cause: error });
+    }
+    if (code !== 'LEVEL_CORRUPTION') throw error;
+    await rm(`${directory}.damaged`, { recursive: true, force: true });
+    await rename(directory, `${directory}.damaged`);
+    return openLevel(directory);
+  }
+}
+
+async function openLevel(directory: string): Promise<Level<string, Uint8Array>> {
+  const db = new Level<string, Uint8Array>(directory, {
+    keyEncoding: 'utf8',
+    valueEncoding: 'view',
+    compression: false,
+  });
+  await db.open();
+  return db;
 }
 
 interface Counts {

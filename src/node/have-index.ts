@@ -4,6 +4,7 @@ import pLimit from 'p-limit';
 import { DezentError } from '../errors.ts';
 import type { HaveBatch } from '../protocol/exchange.ts';
 import type { BlockId } from '../store/block.ts';
+import { readSound } from './sound-table.ts';
 import { openTable, type StateDb } from './state.ts';
 
 /** 8 TiB of blocks of 1 MiB from one peer; more is refused, so that a peer cannot fill the disk. */
@@ -30,12 +31,8 @@ export interface HaveIndex {
 export async function openHaveIndex(db: StateDb): Promise<HaveIndex> {
   const peers = openTable<Numbered>(db, 'have-peers');
   const index = db.sublevel<string, Uint8Array>('have-index', { valueEncoding: 'view' });
-  const numbered = new Map<string, Numbered>();
-  const peerOf = new Map<number, string>();
-  for await (const [peerId, entry] of peers.iterator()) {
-    numbered.set(peerId, entry);
-    peerOf.set(entry.number, peerId);
-  }
+  const numbered = await readSound(peers);
+  const peerOf = new Map([...numbered].map(([peerId, { number }]) => [number, peerId]));
   await index.open();
   /** Reading and writing an entry must not interleave with another change of it. */
   const inTurn = pLimit(1);

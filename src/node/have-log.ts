@@ -1,6 +1,7 @@
 // The durable log of what came to and left this node's store, and how far each peer has been told. Old entries go once all members have them,
 // or when there are too many: a peer that is behind the log's beginning gets the whole list.
 import type { BlockId } from '../store/block.ts';
+import { readSound, soundValue } from './sound-table.ts';
 import { openTable, SYNC, type StateDb } from './state.ts';
 
 /** Each entry is what came together, so this is many blocks; a peer behind by more is told everything anew. */
@@ -13,6 +14,9 @@ interface Entry {
   added: BlockId[];
   removed: BlockId[];
 }
+
+/** For an entry that is damaged: the next whole list mends it. */
+const NOTHING: Entry = { added: [], removed: [] };
 
 export interface Cursor {
   /** All entries up to here have been told. */
@@ -42,8 +46,7 @@ export interface HaveLog {
 export async function openHaveLog(db: StateDb): Promise<HaveLog> {
   const log = openTable<Entry>(db, 'have-log');
   const cursorTable = openTable<Cursor>(db, 'have-cursors');
-  const cursors = new Map<string, Cursor>();
-  for await (const [peerId, cursor] of cursorTable.iterator()) cursors.set(peerId, cursor);
+  const cursors = await readSound(cursorTable);
   // An empty log still knows its number by the cursors.
   const [first] = await log.keys({ limit: 1 }).all();
   const [last] = await log.keys({ limit: 1, reverse: true }).all();
@@ -71,7 +74,8 @@ export async function openHaveLog(db: StateDb): Promise<HaveLog> {
     async after(seq) {
       const state = new Map<BlockId, 'added' | 'removed'>();
       let reached = seq;
-      for await (const [key, { added, removed }] of log.iterator({ gt: keyOf(seq) })) {
+      for await (const key of log.keys({ gt: keyOf(seq) })) {
+        const { added, removed } = soundValue(log, key) ?? NOTHING;
         if (reached > seq && state.size + added.length + removed.length > MAX_DELTA_IDS) break;
         for (const id of added) state.set(id, 'added');
         for (const id of removed) state.set(id, 'removed');

@@ -2,7 +2,8 @@
 // A peer's own word about itself beats hearsay. All of it is a hint: Noise proves who answers at an address.
 import { isMultiaddr, multiaddr } from '@multiformats/multiaddr';
 import { MAX_ADDRS_PER_PEER, type PeerAddrs } from '../protocol/records.ts';
-import type { StateDb } from './state.ts';
+import { openTable, type StateDb } from './state.ts';
+import { readSound } from './sound-table.ts';
 
 /** Beyond this, hearsay would only cost dials. */
 const MAX_HEARD_ADDRS = 8;
@@ -33,9 +34,8 @@ export interface PeerBook {
 
 /** Reads the book; pages of peers that `isListed` denies are neither told nor taken. */
 export async function openPeerBook(db: StateDb, isListed: (peerId: string) => boolean): Promise<PeerBook> {
-  const table = db.sublevel<string, Page>('peers', { valueEncoding: 'json' });
-  const pages = new Map<string, Page>();
-  for await (const [peerId, page] of table.iterator()) pages.set(peerId, page);
+  const table = openTable<Page>(db, 'peers');
+  const pages = await readSound(table);
 
   const pageOf = (peerId: string): Page => pages.get(peerId) ?? { announced: [], heard: [], seenAt: 0 };
   const write = async (peerId: string, page: Page): Promise<void> => {

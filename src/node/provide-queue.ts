@@ -1,6 +1,7 @@
 // Provider records of manifests in the DHT, within a daily budget: one costs 9–29 ms of CPU here and at the peers, 178–461 s per 10,000.
 // The newest manifests go first; filed ones are repeated before they expire (kad-dht: 48 h), and the oldest make room for new ones.
 import type { BlockId } from '../store/block.ts';
+import { readSound } from './sound-table.ts';
 import { openTable, type StateDb } from './state.ts';
 
 /** design.md §4, Announcing. */
@@ -42,9 +43,10 @@ export async function openProvideQueue(
 ): Promise<ProvideQueue> {
   const table = openTable<Filing>(needs.db, 'provided');
   const budget = openTable<{ day: number; used: number }>(needs.db, 'provide-budget');
-  const filings = new Map<BlockId, Filing>();
-  for await (const [id, filing] of table.iterator()) filings.set(id as BlockId, filing);
-  let spent = (await budget.get('spent')) ?? { day: 0, used: 0 };
+  const filings: Map<BlockId, Filing> = new Map(
+    [...(await readSound(table))].map(([id, filing]) => [id as BlockId, filing]),
+  );
+  let spent = (await readSound(budget)).get('spent') ?? { day: 0, used: 0 };
   const stopping = new AbortController();
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> | undefined;

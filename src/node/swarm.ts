@@ -5,7 +5,14 @@ import type { Multiaddr } from '@multiformats/multiaddr';
 import { DezentError } from '../errors.ts';
 import { MAX_ADDRS_PER_PEER, MAX_PEERS, type PeerAddrs } from '../protocol/records.ts';
 import { blockIdToBytes, type BlockId } from '../store/block.ts';
-import { isThisMachine, networkFingerprint, tellable, usableListenAddrs, withoutPeer } from './addresses.ts';
+import {
+  isLoopbackAddr,
+  isThisMachine,
+  networkFingerprint,
+  tellable,
+  usableListenAddrs,
+  withoutPeer,
+} from './addresses.ts';
 import { cutPeer, peerOfAddr } from './bootstrap.ts';
 import { openDhtDatastore } from './dht-datastore.ts';
 import { openDht, type Dht } from './dht.ts';
@@ -164,7 +171,9 @@ async function makeParts(needs: SwarmNeeds, settings: SwarmSettings, { undo, sto
   const presence = openPresence();
   const addrsFor = (connection: Connection): PeerAddrs[] => {
     const told = node.getMultiaddrs();
-    return pagesFor(book, presence, ownPage(group, isThisMachine(connection.remoteAddr) ? allAddrs : told));
+    const here = isThisMachine(connection.remoteAddr);
+    const pages = pagesFor(book, presence, ownPage(group, here ? allAddrs : told));
+    return here ? pages : pages.map(withoutLoopback);
   };
   const learn = async (from: string, peers: PeerAddrs[]): Promise<void> =>
     reconnect.hurry(await book.learn(from, peers));
@@ -316,6 +325,12 @@ function pagesFor(book: PeerBook, presence: Presence, own: PeerAddrs): PeerAddrs
   const others = book.pages().filter(({ peerId, addrs }) => peerId !== own.peerId && addrs.length > 0);
   const pages = others.map((page) => (connected.has(page.peerId) ? { ...page, seenAt: own.seenAt } : page));
   return [own, ...pages.toSorted((a, b) => b.seenAt - a.seenAt)].slice(0, MAX_PEERS);
+}
+
+/** Another machine's peer has no use for what loopback means here; a peer with nothing else keeps it. */
+function withoutLoopback(page: PeerAddrs): PeerAddrs {
+  const addrs = page.addrs.filter((addr) => !isLoopbackAddr(addr));
+  return addrs.length > 0 ? { ...page, addrs } : page;
 }
 
 function ownPage(group: SwarmGroup, addrs: readonly Multiaddr[]): PeerAddrs {

@@ -1,6 +1,6 @@
 // The caps on what peers can make the DHT keep; counted over restarts.
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -33,5 +33,24 @@ test('provider records are capped per peer and in all; DHT values are refused; a
   assert.deepEqual(names, ['/dht/provider/a/q', '/dht/provider/b/p', '/dht/provider/b/q']);
   assert.deepEqual(new Uint8Array(await store.get(new Key('/peers/x'))), value);
   await store.close();
+  await rm(directory, { recursive: true, force: true });
+});
+
+test('a damaged datastore is set aside, one in use is not touched', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'dezent-dht-'));
+  const path = join(directory, 'datastore');
+  let store = await openDhtDatastore(path);
+  await store.put(new Key('/peers/x'), value);
+  await assert.rejects(openDhtDatastore(path), { code: 'ALREADY_RUNNING' });
+  await store.close();
+  for (const name of await readdir(path)) {
+    if (name.startsWith('MANIFEST'))
+      await writeFile(join(path, name), 'not a manifest at all, but long enough to be read');
+  }
+  store = await openDhtDatastore(path);
+  assert.equal(await store.has(new Key('/peers/x')), false);
+  await store.put(new Key('/peers/y'), value);
+  await store.close();
+  assert.deepEqual((await readdir(directory)).sort(), ['datastore', 'datastore.damaged']);
   await rm(directory, { recursive: true, force: true });
 });
