@@ -12,9 +12,9 @@
 //   segments     list   ≤ 16,384 × [block id 36 bytes, seq], ascending by seq, each once
 import * as v from 'valibot';
 import { DezentError } from '../errors.ts';
-import { BLOCK_ID_BYTES, blockIdFromBytes, blockIdToBytes, type BlockId } from '../store/block.ts';
+import { blockIdFromBytes, blockIdToBytes, type BlockId } from '../store/block.ts';
 import { INCARNATION_BYTES } from '../store/catalog.ts';
-import { bytesOf, count, decodeRecord, encodeRecord, seq, type RecordFormat } from './record-codec.ts';
+import { blockIdBytes, bytesOf, count, decodeRecord, encodeRecord, seq, type RecordFormat } from './record-codec.ts';
 import {
   MAX_PAYLOAD_BYTES,
   peerIdOf,
@@ -55,7 +55,7 @@ export interface Head {
   segments: SegmentRef[];
 }
 
-const segmentSchema = v.strictTuple([bytesOf(BLOCK_ID_BYTES), count]);
+const segmentSchema = v.strictTuple([blockIdBytes, count]);
 const headSchema = v.strictObject({
   v: v.literal(1),
   device: peerIdSchema,

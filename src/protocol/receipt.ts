@@ -18,8 +18,8 @@ import { randomBytes } from 'node:crypto';
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import * as v from 'valibot';
 import { DezentError } from '../errors.ts';
-import { BLOCK_ID_BYTES, blockIdFromBytes, blockIdToBytes, type BlockId } from '../store/block.ts';
-import { bytesOf, count, decodeRecord, encodeRecord, type RecordFormat } from './record-codec.ts';
+import { blockIdFromBytes, blockIdToBytes, type BlockId } from '../store/block.ts';
+import { blockIdBytes, bytesOf, count, decodeRecord, encodeRecord, type RecordFormat } from './record-codec.ts';
 import {
   HASH_BYTES,
   idBytes,
@@ -84,7 +84,7 @@ const releaseSchema = v.strictObject({
   device: peerIdSchema,
   holder: peerIdSchema,
   nonces: v.pipe(v.array(bytesOf(RECEIPT_NONCE_BYTES)), v.maxLength(RELEASE_MAX_NONCES)),
-  ids: v.pipe(v.array(bytesOf(BLOCK_ID_BYTES)), v.maxLength(RECEIPT_MAX_IDS)),
+  ids: v.pipe(v.array(blockIdBytes), v.maxLength(RECEIPT_MAX_IDS)),
 });
 const receiptFormat: RecordFormat<v.InferOutput<typeof receiptSchema>> = {
   name: 'receipt',

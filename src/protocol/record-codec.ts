@@ -3,6 +3,7 @@
 import { decode, encode } from '@ipld/dag-cbor';
 import * as v from 'valibot';
 import { DezentError } from '../errors.ts';
+import { BLOCK_ID_BYTES, blockIdFromDigest, blockIdToBytes } from '../store/block.ts';
 
 /** No record of ours nests deeper than 5; deep nesting would otherwise exhaust the decoder's stack. */
 const MAX_DEPTH = 8;
@@ -11,6 +12,7 @@ const MAX_ITEMS = 131_072;
 const ARRAY = 4;
 const MAP = 5;
 const TAG = 6;
+const DIGEST_BYTES = 32;
 
 export interface RecordFormat<T> {
   /** For messages: "owner record". */
@@ -92,6 +94,16 @@ export function encodeRecord<T>(format: RecordFormat<T>, record: T): Uint8Array 
 /** A field of exactly this many bytes. */
 export function bytesOf(length: number): v.GenericSchema<Uint8Array> {
   return v.pipe(v.instance(Uint8Array), v.length(length));
+}
+
+/** A block id as it is encoded. */
+export const blockIdBytes: v.GenericSchema<Uint8Array> = v.pipe(
+  bytesOf(BLOCK_ID_BYTES),
+  v.check(isBlockId, 'not a block id'),
+);
+
+function isBlockId(bytes: Uint8Array): boolean {
+  return Buffer.compare(blockIdToBytes(blockIdFromDigest(bytes.subarray(-DIGEST_BYTES))), bytes) === 0;
 }
 
 /** A counter or time in ms: 0 … 2⁵³ − 1. */
