@@ -56,7 +56,7 @@ export function neverOffloaded(
 }
 
 export function openOffload(needs: OffloadNeeds): Offload {
-  const { folder, tree, journal, copies, manifests, keys, own, quarantine, lease, fetch } = needs;
+  const { folder, tree, journal, copies, manifests, keys, own, quarantine, takeLease, fetch } = needs;
 
   function checkOffloadable({ entry: { path }, seen }: TreeItem, { stats }: StableFile): void {
     const never = neverOffloaded(
@@ -153,7 +153,7 @@ export function openOffload(needs: OffloadNeeds): Offload {
       dueAt: 0,
     };
     try {
-      const leased = await withLease(file, lease, async (held) => {
+      const leased = await withLease(file, takeLease, async (held) => {
         await file.checkUnchanged();
         record.dueAt = Date.now() + (held ? needs.graceMs() : Math.max(needs.graceMs(), LEASELESS_GRACE_MS));
         await journal.write(record);

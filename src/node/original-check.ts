@@ -5,20 +5,21 @@ import { contentHashOf } from '../store/pipeline.ts';
 import type { ContentKeys } from '../store/secrets.ts';
 import type { StableFile } from './stable-file.ts';
 
-export interface Lease {
-  /** `unsupported` where the system cannot tell whether another program has the file open. */
-  take(fd: number): 'leased' | 'busy' | 'unsupported';
-  release(fd: number): void;
-}
+/** The part of kernel.ts that is needed: see there. */
+export type TakeLease = (fd: number) => { release(): void } | 'busy' | 'unsupported';
 
 /** Runs the work while no other program has the file open (where the system can tell: `leased`). Throws BUSY. */
-export async function withLease<T>(file: StableFile, lease: Lease, work: (leased: boolean) => Promise<T>): Promise<T> {
-  const got = lease.take(file.handle.fd);
-  if (got === 'busy') throw new DezentError('BUSY', 'another program has the file open');
+export async function withLease<T>(
+  file: StableFile,
+  takeLease: TakeLease,
+  work: (leased: boolean) => Promise<T>,
+): Promise<T> {
+  const lease = takeLease(file.handle.fd);
+  if (lease === 'busy') throw new DezentError('BUSY', 'another program has the file open');
   try {
-    return await work(got === 'leased');
+    return await work(lease !== 'unsupported');
   } finally {
-    if (got === 'leased') lease.release(file.handle.fd);
+    if (lease !== 'unsupported') lease.release();
   }
 }
 

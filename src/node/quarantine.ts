@@ -13,7 +13,7 @@ import { identityOf, lstatIfPresent } from './identity.ts';
 import type { CopyCount, ItemCopies } from './item-copies.ts';
 import type { Journal, OffloadRecord } from './journal.ts';
 import type { Fetch, Manifests } from './manifests.ts';
-import { checkContent, withLease, type Lease } from './original-check.ts';
+import { checkContent, withLease, type TakeLease } from './original-check.ts';
 import { openStable } from './stable-file.ts';
 import { dropPlace, moveBack, quarantinePlace, readStubBytes, unlinkIfSame, type QuarantinePlace } from './swap.ts';
 import type { Tree, TreeItem } from './tree.ts';
@@ -27,7 +27,7 @@ export interface QuarantineNeeds {
   keys: () => ContentKeys;
   own: { ownerId: string; groupId: string };
   minCopies(): number;
-  lease: Lease;
+  takeLease: TakeLease;
   fetch: Fetch;
   /** Holders that keep every block of the item: proved now (`fresh`) or within the last hour. */
   confirmHeld(item: TreeItem, fresh: boolean): Promise<CopyCount & { problem: string }>;
@@ -52,7 +52,7 @@ export interface Quarantine {
 }
 
 export function openQuarantine(needs: QuarantineNeeds): Quarantine {
-  const { folder, tree, journal, copies, manifests, keys, own, lease, fetch } = needs;
+  const { folder, tree, journal, copies, manifests, keys, own, takeLease, fetch } = needs;
 
   const place = async (record: OffloadRecord): Promise<QuarantinePlace> =>
     quarantinePlace(await folder.quarantine(), record.id, record.name);
@@ -86,7 +86,7 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
       throw new DezentError('CHANGED', `${record.path} was written to while it gave way to its stub`);
     }
     const manifest = await manifests.at(record.root, fetch);
-    await withLease(file, lease, () => checkContent(file, manifest, keys()));
+    await withLease(file, takeLease, () => checkContent(file, manifest, keys()));
   }
 
   async function commit(record: OffloadRecord, item: TreeItem): Promise<{ record: OffloadRecord; item: TreeItem }> {
