@@ -74,12 +74,12 @@ export function openCommitter(needs: { paths: StorePaths; session: PackSession }
   }
 
   async function commitSome(packs: LoadedPacks): Promise<void> {
-    const writer = await writerFor(packs, waiting[0]?.bytes ?? 0);
-    const room = await roomForPuts();
-    const jobs = admitted(takeJobs(packBytes - writer.end), room);
+    const writer = await writerFor(packs, { dir: paths.packs, bytes: waiting[0]?.bytes ?? 0, packBytes });
+    const room = await roomForPuts(paths.dir, settings.reserveBytes);
+    const jobs = admitted(takeJobs(waiting, packBytes - writer.end), room);
     const changes = jobs.flatMap((job) => job.changes);
     try {
-      await commit(packs, writer, await planOf(packs, { pack: writer.pack, offset: writer.end }, changes));
+      await commit(session, packs, await planOf(packs, { pack: writer.pack, offset: writer.end }, changes));
       for (const { done } of jobs) done.resolve();
     } catch (error) {
       if (isDezentError(error, 'BAD_INDEX')) session.spoil(packs, [], error);
@@ -95,73 +95,82 @@ export function openCommitter(needs: { paths: StorePaths; session: PackSession }
     waiting.unshift(...again);
   }
 
-  /** The pack that is appended to; another one when this one has no room. An empty pack takes anything. */
-  async function writerFor(packs: LoadedPacks, bytes: number): Promise<PackWriter> {
-    const { writer } = packs;
-    if (writer?.intact && (writer.end === PACK_HEADER_BYTES || writer.end + bytes <= packBytes)) return writer;
-    const open = [...packs.states.values()].find(
-      ({ pack, end, sealed, doubtful }) =>
-        !sealed && !doubtful && !packs.missing.has(pack) && end >= PACK_HEADER_BYTES && end + bytes <= packBytes,
-    );
-    const resumed = writer === undefined && open !== undefined;
-    packs.writer = await (resumed ? continuePack(paths.packs, open.pack, open.end) : createPack(paths.packs));
-    await writer?.close();
-    return packs.writer;
-  }
-
-  async function roomForPuts(): Promise<number> {
-    const { bavail, blocks, bsize } = await statfs(paths.dir);
-    const reserve = INDEX_RESERVE_BYTES + Math.min(PACK_BYTES, blocks * bsize * COMPACT_RESERVE_SHARE);
-    return bavail * bsize - (settings.reserveBytes ?? reserve);
-  }
-
-  /** As many as fit into one commit and into the pack; at least one. */
-  function takeJobs(room: number): Job[] {
-    const most = Math.min(COMMIT_BYTES, room);
-    let bytes = 0;
-    const count = waiting.findIndex((job, index) => (bytes += job.bytes) > most && index > 0);
-    return waiting.splice(0, count < 0 ? waiting.length : count);
-  }
-
-  /** The jobs without those that were ended meanwhile and those for which there is no space. */
-  function admitted(jobs: Job[], room: number): Job[] {
-    let left = room;
-    return jobs.filter(({ changes, bytes, signal, done }) => {
-      if (signal?.aborted) {
-        done.reject(signal.reason as Error);
-        return false;
-      }
-      if (!changes.some(({ kind }) => kind === 'put')) return true;
-      if (bytes <= left) {
-        left -= bytes;
-        return true;
-      }
-      done.reject(new DezentError('DISK_FULL', `the disk of ${paths.dir} has no room for ${bytes} bytes more`));
-      return false;
-    });
-  }
-
-  async function commit(packs: LoadedPacks, writer: PackWriter, plan: Plan): Promise<void> {
-    if (plan.records.length === 0) return;
-    const ids = plan.changes.map(({ id }) => id);
-    try {
-      await writer.append(plan.records);
-    } catch (error) {
-      if (!writer.intact) session.spoil(packs, ids, error);
-      throw error;
-    }
-    try {
-      await packs.index.write(plan.changes, plan.states);
-    } catch (error) {
-      session.spoil(packs, ids, error);
-      throw error;
-    }
-    for (const state of plan.states) packs.states.set(state.pack, state);
-    for (const id of ids) packs.damaged.delete(id);
-  }
-
   return {
     submit,
     idle: async () => running,
   };
+}
+
+interface Wanted {
+  dir: string;
+  /** Of the first job. */
+  bytes: number;
+  packBytes: number;
+}
+
+/** The pack that is appended to; another one when this one has no room. An empty pack takes anything. */
+async function writerFor(packs: LoadedPacks, { dir, bytes, packBytes }: Wanted): Promise<PackWriter> {
+  const { writer } = packs;
+  if (writer?.intact && (writer.end === PACK_HEADER_BYTES || writer.end + bytes <= packBytes)) return writer;
+  const open = [...packs.states.values()].find(
+    ({ pack, end, sealed, doubtful }) =>
+      !sealed && !doubtful && !packs.missing.has(pack) && end >= PACK_HEADER_BYTES && end + bytes <= packBytes,
+  );
+  const resumed = writer === undefined && open !== undefined;
+  packs.writer = await (resumed ? continuePack(dir, open.pack, open.end) : createPack(dir));
+  await writer?.close();
+  return packs.writer;
+}
+
+async function roomForPuts(dir: string, reserveBytes: number | undefined): Promise<number> {
+  const { bavail, blocks, bsize } = await statfs(dir);
+  const reserve = INDEX_RESERVE_BYTES + Math.min(PACK_BYTES, blocks * bsize * COMPACT_RESERVE_SHARE);
+  return bavail * bsize - (reserveBytes ?? reserve);
+}
+
+/** As many as fit into one commit and into the pack; at least one. */
+function takeJobs(waiting: Job[], room: number): Job[] {
+  const most = Math.min(COMMIT_BYTES, room);
+  let bytes = 0;
+  const count = waiting.findIndex((job, index) => (bytes += job.bytes) > most && index > 0);
+  return waiting.splice(0, count < 0 ? waiting.length : count);
+}
+
+/** The jobs without those that were ended meanwhile and those for which there is no room; these are told. */
+function admitted(jobs: Job[], room: number): Job[] {
+  let left = room;
+  return jobs.filter(({ changes, bytes, signal, done }) => {
+    if (signal?.aborted) {
+      done.reject(signal.reason as Error);
+      return false;
+    }
+    if (!changes.some(({ kind }) => kind === 'put')) return true;
+    if (bytes <= left) {
+      left -= bytes;
+      return true;
+    }
+    done.reject(new DezentError('DISK_FULL', `the disk of the block store has no room for ${bytes} bytes more`));
+    return false;
+  });
+}
+
+/** Carries a plan out; after an error either nothing has happened or the session is spoilt. */
+async function commit(session: PackSession, packs: LoadedPacks, plan: Plan): Promise<void> {
+  const { writer } = packs;
+  if (plan.records.length === 0 || writer === undefined) return;
+  const ids = plan.changes.map(({ id }) => id);
+  try {
+    await writer.append(plan.records);
+  } catch (error) {
+    if (!writer.intact) session.spoil(packs, ids, error);
+    throw error;
+  }
+  try {
+    await packs.index.write(plan.changes, plan.states);
+  } catch (error) {
+    session.spoil(packs, ids, error);
+    throw error;
+  }
+  for (const state of plan.states) packs.states.set(state.pack, state);
+  for (const id of ids) packs.damaged.delete(id);
 }

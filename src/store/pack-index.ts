@@ -61,7 +61,8 @@ export interface PackIndex {
   getMany(ids: readonly BlockId[]): Promise<(Location | undefined)[]>;
   /** Ids in ascending order behind `after`, at most a page. */
   page(after: BlockId | undefined): Promise<BlockId[]>;
-  entries(): AsyncIterable<[BlockId, Location]>;
+  /** All of them, a page at a time. */
+  entries(): AsyncIterable<[BlockId, Location][]>;
   packs(): Promise<PackState[]>;
   /** False for an index that has just been made. */
   isKnown(): Promise<boolean>;
@@ -102,62 +103,26 @@ export function countBlock(state: PackState, recordBytes: number, by: 1 | -1): v
   state.liveBytes += by * recordBytes;
 }
 
-function overLevel(db: Level<string, Uint8Array>, dir: string): PackIndex {
-  const ids = { gte: FIRST_ID, lt: BEHIND_IDS };
+type Db = Level<string, Uint8Array>;
 
-  async function* entries(): AsyncIterable<[BlockId, Location]> {
-    const iterator = db.iterator({ ...ids, fillCache: false });
-    try {
-      for (
-        let page = await read(iterator.nextv(PAGE_ENTRIES));
-        page.length > 0;
-        page = await read(iterator.nextv(PAGE_ENTRIES))
-      ) {
-        for (const [key, value] of page) yield [key as BlockId, decodeLocation(key, value)];
-      }
-    } finally {
-      await iterator.close();
-    }
-  }
+const ALL_IDS = { gte: FIRST_ID, lt: BEHIND_IDS };
 
-  async function packs(): Promise<PackState[]> {
-    const all = await read(db.iterator({ gte: PACK_PREFIX, lt: `${PACK_PREFIX}g` }).all());
-    return all.map(([key, value]) => decodePackState(key, value));
-  }
-
-  async function isKnown(): Promise<boolean> {
-    const value = await read(db.get(META_KEY));
-    if (value === undefined) return false;
-    const version = checked(META_KEY, value, 1).readUInt8(0);
-    if (version > INDEX_VERSION) throw new DezentError('NEWER_VERSION', `the index ${dir} has version ${version}`);
-    return true;
-  }
-
-  async function write(
-    changes: readonly IndexChange[],
-    states: readonly PackState[],
-    options: { sync?: boolean; drop?: PackId } = {},
-  ): Promise<void> {
-    const batch = db.batch();
-    try {
-      for (const { id, location } of changes) {
-        if (location) batch.put(id, encodeLocation(id, location));
-        else batch.del(id);
-      }
-      for (const state of states) batch.put(PACK_PREFIX + state.pack, encodePackState(state));
-      if (options.drop !== undefined) batch.del(PACK_PREFIX + options.drop);
-      batch.put(META_KEY, withCrc(META_KEY, Buffer.of(INDEX_VERSION, 0, 0, 0, 0)));
-      await batch.write({ sync: options.sync ?? true });
-    } catch (error) {
-      throw levelError(error);
-    }
-  }
-
+function overLevel(db: Db, dir: string): PackIndex {
   return {
-    entries,
-    packs,
-    isKnown,
-    write,
+    entries: () => entries(db),
+    packs: async () => {
+      const all = await read(db.iterator({ gte: PACK_PREFIX, lt: `${PACK_PREFIX}g` }).all());
+      return all.map(([key, value]) => decodePackState(key, value));
+    },
+    isKnown: async () => {
+      const value = await read(db.get(META_KEY));
+      const version = value && checked(META_KEY, value, 1).readUInt8(0);
+      if (version !== undefined && version > INDEX_VERSION) {
+        throw new DezentError('NEWER_VERSION', `the index ${dir} has version ${version}`);
+      }
+      return version !== undefined;
+    },
+    write: (changes, states, options) => write(db, changes, states, options),
     get: (id) => {
       const value = readNow(() => db.getSync(id));
       return value && decodeLocation(id, value);
@@ -167,15 +132,46 @@ function overLevel(db: Level<string, Uint8Array>, dir: string): PackIndex {
       return values.map((value, at) => value && decodeLocation(many[at] ?? '', value));
     },
     page: async (after) => {
-      const range = after === undefined ? ids : { gt: after, lt: BEHIND_IDS };
+      const range = after === undefined ? ALL_IDS : { gt: after, lt: BEHIND_IDS };
       return (await read(db.keys({ ...range, limit: PAGE_ENTRIES }).all())) as BlockId[];
     },
     usedBytes: () => directoryBytes(dir),
-    clear: () => db.clear(),
-    close: () => db.close(),
+    clear: () => read(db.clear()),
+    close: () => read(db.close()),
   };
 }
 
+async function* entries(db: Db): AsyncIterable<[BlockId, Location][]> {
+  const iterator = db.iterator({ ...ALL_IDS, fillCache: false });
+  try {
+    for (;;) {
+      const page = await read(iterator.nextv(PAGE_ENTRIES));
+      if (page.length === 0) return;
+      yield page.map(([key, value]) => [key as BlockId, decodeLocation(key, value)]);
+    }
+  } finally {
+    await iterator.close();
+  }
+}
+
+async function write(
+  db: Db,
+  changes: readonly IndexChange[],
+  states: readonly PackState[],
+  options: { sync?: boolean; drop?: PackId } = {},
+): Promise<void> {
+  const batch = db.batch();
+  for (const { id, location } of changes) {
+    if (location) batch.put(id, encodeLocation(id, location));
+    else batch.del(id);
+  }
+  for (const state of states) batch.put(PACK_PREFIX + state.pack, encodePackState(state));
+  if (options.drop !== undefined) batch.del(PACK_PREFIX + options.drop);
+  batch.put(META_KEY, withCrc(META_KEY, Buffer.of(INDEX_VERSION, 0, 0, 0, 0)));
+  await read(batch.write({ sync: options.sync ?? true }));
+}
+
+/** What level says when it fails, in the words of the house. */
 async function read<T>(reading: Promise<T>): Promise<T> {
   try {
     return await reading;
@@ -203,7 +199,7 @@ function encodeLocation(key: string, location: Location): Buffer {
 
 function decodeLocation(key: string, bytes: Uint8Array): Location {
   const value = checked(key, bytes, PLACE_BYTES + OWNER_BYTES);
-  const owner = Uint8Array.from(value.subarray(PLACE_BYTES, PLACE_BYTES + OWNER_BYTES));
+  const owner = new Uint8Array(bytes.buffer, bytes.byteOffset + PLACE_BYTES, OWNER_BYTES);
   return { pack: value.toString('hex', 0, 8), offset: value.readUInt32BE(8), length: value.readUInt32BE(12), owner };
 }
 

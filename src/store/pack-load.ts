@@ -90,12 +90,13 @@ async function packSizes(paths: StorePaths): Promise<Map<PackId, number>> {
 /** Compares the entries with the counts that were kept with them; BAD_INDEX where they differ. */
 async function countAll({ index, states, damaged }: LoadedPacks, sizes: Map<PackId, number>): Promise<void> {
   const counted = new Map<PackId, PackState>();
-  for await (const [id, location] of index.entries()) {
-    const count = counted.get(location.pack) ?? newPackState(location.pack, 0);
-    counted.set(location.pack, count);
-    countBlock(count, RECORD_HEADER_BYTES + location.length, 1);
-    if (location.offset + RECORD_HEADER_BYTES + location.length > (sizes.get(location.pack) ?? 0)) damaged.add(id);
-  }
+  for await (const page of index.entries())
+    for (const [id, location] of page) {
+      const count = counted.get(location.pack) ?? newPackState(location.pack, 0);
+      counted.set(location.pack, count);
+      countBlock(count, RECORD_HEADER_BYTES + location.length, 1);
+      if (location.offset + RECORD_HEADER_BYTES + location.length > (sizes.get(location.pack) ?? 0)) damaged.add(id);
+    }
   for (const pack of new Set([...counted.keys(), ...states.keys()])) {
     const [count, state] = [counted.get(pack), states.get(pack)];
     const same =
