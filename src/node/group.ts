@@ -170,11 +170,15 @@ function readGuest(core: GroupCore, peerId: string): Role | undefined {
   return undefined;
 }
 
+/** What is trusted now; what only fell out of trust is held on to but not passed on. */
 function recordsToGive(core: GroupCore): GroupRecords {
   const state = core.state();
+  const trusted = state.list?.trusted ?? [];
+  const named = new Set(trusted.flatMap(({ owners, removed }) => [...owners.keys(), ...removed]));
+  const records = recordsOf(state).filter(({ owner }) => named.has(owner));
   return {
-    entries: (state.list?.trusted ?? []).map(({ envelope }) => encodingOf(envelope)),
-    owners: recordsOf(state).map(({ envelope }) => encodingOf(envelope)),
+    entries: trusted.map(({ envelope }) => encodingOf(envelope)),
+    owners: records.map(({ envelope }) => encodingOf(envelope)),
     heads: [...core.heads().values()].map(({ envelope }) => encodingOf(envelope)),
   };
 }

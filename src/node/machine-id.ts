@@ -26,14 +26,14 @@ export interface MachineSource {
   home: string;
   /** `--machine`: hashed alike, so equal texts are one machine. */
   override?: string;
-  /** For tests: the files to look at. */
+  /** Files to look at instead of the system's own; for tests. */
   files?: readonly string[];
 }
 
 /** 26 characters of base32, for owner records and the member list. */
 export async function machineIdOf({ groupId, home, override, files }: MachineSource): Promise<string> {
   if (override !== undefined) return hashed(groupId, `given\0${override}`);
-  const system = await systemId(files ?? LINUX_FILES);
+  const system = await (files === undefined ? systemId() : firstOf(files));
   return hashed(groupId, system === undefined ? `home\0${await homeId(home)}` : `system\0${system}`);
 }
 
@@ -42,9 +42,13 @@ function hashed(groupId: Uint8Array, text: string): string {
   return base32.baseEncode(hash.subarray(0, MACHINE_BYTES));
 }
 
-async function systemId(files: readonly string[]): Promise<string | undefined> {
+async function systemId(): Promise<string | undefined> {
   if (process.platform === 'darwin') return matchOutput(MAC_COMMAND, /"IOPlatformUUID" = "([^"]+)"/u);
   if (process.platform === 'win32') return matchOutput(WINDOWS_COMMAND, /MachineGuid\s+REG_SZ\s+(\S+)/u);
+  return firstOf(LINUX_FILES);
+}
+
+async function firstOf(files: readonly string[]): Promise<string | undefined> {
   for (const file of files) {
     const text = await readIfThere(file);
     // "uninitialized": an image before its first boot; every copy of it would have the same.

@@ -57,6 +57,8 @@ export interface Home extends AsyncDisposable {
   /** Opens the group, closing the one that was open: a restart. */
   open(settings: { groupId: Uint8Array; ownerId: string; now?: () => number }): Promise<Group>;
   readonly keys: DeviceKeys;
+  /** Flips a bit in the stored values whose key starts so. */
+  damage(table: string, prefix: string): Promise<void>;
 }
 
 /** A device's state on disk. */
@@ -71,6 +73,11 @@ export async function homeOf(name: string): Promise<Home> {
       db = new Level(join(dir, 'state'));
       await db.open();
       return openGroup({ db, keys, ...(now && { now }) }, { groupId: idText(groupId), ownerId });
+    },
+    async damage(table, prefix) {
+      const raw = db?.sublevel<string, Uint8Array>(table, { valueEncoding: 'view' });
+      for (const [key, value] of (await raw?.iterator().all()) ?? [])
+        if (key.startsWith(prefix)) await raw?.put(key, value.with(value.length - 1, (value.at(-1) ?? 0) ^ 1));
     },
     async [Symbol.asyncDispose]() {
       await db?.close();
