@@ -2,6 +2,7 @@
 // all that is needed to bring the files back.
 import type { PushResult } from '../protocol/fs-session.ts';
 import { RECEIPT_MAX_IDS } from '../protocol/receipt.ts';
+import { encodeEnvelope } from '../protocol/signature.ts';
 import type { BlockId } from '../store/block.ts';
 import type { Owners } from '../store/block-store.ts';
 import type { CatalogLog } from './catalog-log.ts';
@@ -23,7 +24,6 @@ export interface HandOverNeeds {
   log: Pick<CatalogLog, 'head'>;
   transfers: Transfers;
   pushHead(peerId: string, head: Uint8Array, options: { signal: AbortSignal }): Promise<void>;
-  encodeHead(): Uint8Array | undefined;
   /** The bytes of an own block, from here or, where it has left, from a holder. */
   read(id: BlockId): Promise<Uint8Array>;
   describe(peerId: string): string;
@@ -85,9 +85,8 @@ export function openHandOver(needs: HandOverNeeds): HandOver {
 
   async function pushHead(peerId: string): Promise<void> {
     const head = needs.log.head();
-    const encoded = needs.encodeHead();
-    if (head === undefined || encoded === undefined || receipts.ackedHead(peerId) >= head.seq) return;
-    await needs.pushHead(peerId, encoded, { signal: AbortSignal.timeout(HEAD_MS) });
+    if (head === undefined || receipts.ackedHead(peerId) >= head.seq) return;
+    await needs.pushHead(peerId, encodeEnvelope(head.envelope), { signal: AbortSignal.timeout(HEAD_MS) });
     await receipts.headAcked(peerId, head.seq);
   }
 

@@ -21,3 +21,6 @@ export async function lstatIfPresent(path: string): Promise<BigIntStats | undefi
 export const mtimeUsOf = (stats: BigIntStats): number => Number(stats.mtimeNs / 1000n);
 export const birthtimeUsOf = (stats: BigIntStats): number => Number(stats.birthtimeNs / 1000n);
 export const modeOf = (stats: BigIntStats): number => Number(stats.mode) & 0o7777;
+
+/** The size part of an identity, bytes. */
+export const sizeOfIdentity = (identity: string): number => Number(identity.split(':')[1]);

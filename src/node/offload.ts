@@ -69,7 +69,8 @@ export function openOffload(needs: OffloadNeeds): Offload {
   }
 
   /** What is stored gives these very bytes: read back from the kept blocks or, where they are not here, compared with the file. */
-  async function checkStored({ entry }: TreeItem, file: StableFile, item: TreeItem): Promise<void> {
+  async function checkStored(item: TreeItem, file: StableFile): Promise<void> {
+    const { entry } = item;
     const content = await copies.contentOf(item);
     if (content === undefined || entry.root === undefined)
       throw new DezentError('UNSAFE', `${entry.path} has no stored content`);
@@ -133,59 +134,57 @@ export function openOffload(needs: OffloadNeeds): Offload {
     await moveInto(place, folder.absolute(record.path), place.original);
   }
 
-  async function giveWay(
-    item: TreeItem,
-    file: StableFile,
-    now: boolean,
-  ): Promise<{ record: OffloadRecord; item: TreeItem; leased: boolean }> {
+  /** The original in quarantine, the stub in its place. After a failure everything is settled as the disk calls for. */
+  async function giveWay(item: TreeItem, file: StableFile): Promise<{ record: OffloadRecord; leased: boolean }> {
     const { path, fileId, root } = item.entry;
     if (root === undefined) throw new DezentError('INTERNAL', `${path} has no root`);
-    const record: OffloadRecord = {
-      v: 1,
-      op: 'offload',
-      id: newOperationId(),
-      step: 'intent',
-      path,
-      fileId,
-      name: basename(path),
-      root,
-      seen: item.seen,
-      dueAt: 0,
-    };
-    try {
-      const leased = await withLease(file, takeLease, async (held) => {
+    const what = { path, name: basename(path), fileId, root, seen: item.seen };
+    const record: OffloadRecord = { v: 1, op: 'offload', id: newOperationId(), step: 'intent', ...what, dueAt: 0 };
+    return settled(record, () =>
+      withLease(file, takeLease, async (leased) => {
         await file.checkUnchanged();
-        record.dueAt = Date.now() + (held ? needs.graceMs() : Math.max(needs.graceMs(), LEASELESS_GRACE_MS));
+        record.dueAt = Date.now() + (leased ? needs.graceMs() : Math.max(needs.graceMs(), LEASELESS_GRACE_MS));
         await journal.write(record);
         await swapForStub(item, record);
-        return held;
-      });
-      if (!now || !leased) await quarantine.check(record); // at once, finish checks all the same
-      return { ...(await quarantine.commit(record, item)), leased };
+        return { record, leased };
+      }),
+    );
+  }
+
+  /** A step of an operation; when it fails, what it left is settled before the error goes on. */
+  async function settled<T>(record: OffloadRecord, step: () => Promise<T>): Promise<T> {
+    try {
+      return await step();
     } catch (error) {
       if (journal.get(record.id) !== undefined) await quarantine.settle(record);
       throw error;
     }
   }
 
+  /** Everything up to the swap; the file is closed then, because the next lease needs to be the only one that has it open. */
+  async function swap(item: TreeItem): Promise<{ record: OffloadRecord; leased: boolean; copies: number }> {
+    const { path } = item.entry;
+    await using file = await openStable(folder.absolute(path));
+    checkOffloadable(item, file);
+    const held = await needs.confirmHeld(item, false);
+    if (held.copies < needs.minCopies()) {
+      throw new DezentError('UNSAFE', `${path} has ${held.copies} of ${needs.minCopies()} copies: ${held.problem}`);
+    }
+    await checkStored(item, file);
+    return { ...(await giveWay(item, file)), copies: held.copies };
+  }
+
   return async function offload(path, now) {
     const item = tree.get(path);
     if (item === undefined || item.entry.kind !== 'file')
       throw new DezentError('NOT_FOUND', `${path} is not a stored file`);
-    await using file = await openStable(folder.absolute(path));
-    checkOffloadable(item, file);
-    const held = await needs.confirmHeld(item, false);
-    if (held.copies < needs.minCopies())
-      throw new DezentError('UNSAFE', `${path} has ${held.copies} of ${needs.minCopies()} copies: ${held.problem}`);
-    await checkStored(item, file, item);
-    const swapped = await giveWay(item, file, now);
-    if (!now || !swapped.leased) return { item: swapped.item, freedBytes: 0, copies: held.copies };
-    await file[Symbol.asyncDispose](); // the lease that finish takes needs to be the only one
-    try {
-      return { item: swapped.item, freedBytes: await quarantine.finish(swapped.record, true), copies: held.copies };
-    } catch (error) {
-      if (journal.get(swapped.record.id) !== undefined) await quarantine.settle(swapped.record);
-      throw error;
-    }
+    const { record, leased, copies: count } = await swap(item);
+    return settled(record, async () => {
+      const atOnce = now && leased;
+      if (!atOnce) await quarantine.check(record); // at once, finish checks all the same
+      const stubbed = await quarantine.commit(record, item);
+      const freedBytes = atOnce ? await quarantine.finish(stubbed.record, true) : 0;
+      return { item: stubbed.item, freedBytes, copies: count };
+    });
   };
 }

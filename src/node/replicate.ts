@@ -1,5 +1,6 @@
 // Replicate: brings items to `target` copies at distinct holders and says what is missing. Work that cannot be done now waits and is
 // tried again for ever: when a peer comes, and every RETRY_MS.
+import { DezentError } from '../errors.ts';
 import type { BlockId } from '../store/block.ts';
 import type { ItemCopies } from './item-copies.ts';
 import type { Tree, TreeItem } from './tree.ts';
@@ -22,7 +23,8 @@ export interface ReplicateNeeds {
   possibleCopies(): number;
   /** Pushes the blocks and keeps the receipts, then has the peer acknowledge the head; a text says why not. */
   push(peerId: string, ids: readonly BlockId[], what: string): Promise<string | undefined>;
-  announce(ids: readonly BlockId[]): void;
+  /** All pushes of a round have ended. */
+  roundEnded(): void;
   onError(error: unknown): void;
 }
 
@@ -49,7 +51,7 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
   const queue = new Set<string>();
   const waiting = new Set<string>();
   const reasons = new Map<string, string>();
-  const watchers = new Map<string, Set<(item: TreeItem) => void>>();
+  const watchers = new Map<string, Set<(item: TreeItem | undefined) => void>>();
   let running: Promise<void> | undefined;
   const stopping = new AbortController();
   /** Set when a push failed: then time may help; without, only another peer does. */
@@ -75,8 +77,9 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     wake(again);
   }
 
-  function reached(item: TreeItem): void {
-    for (const watcher of watchers.get(item.entry.path) ?? []) watcher(item);
+  /** The item has its copies, or is there no more. */
+  function tellWatchers(path: string, item: TreeItem | undefined): void {
+    for (const watcher of watchers.get(path) ?? []) watcher(item);
   }
 
   /** `waiting` ⇄ `protected` by the copies there are now; other states are left to offload and restore. */
@@ -105,7 +108,10 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
       if (round.length >= ROUND_ITEMS || blocks >= ROUND_BLOCKS) break;
       queue.delete(path);
       const item = tree.get(path);
-      if (item === undefined) continue;
+      if (item === undefined) {
+        tellWatchers(path, undefined);
+        continue;
+      }
       try {
         const ids = await copies.idsOf(item);
         blocks += ids.length;
@@ -156,7 +162,7 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
   async function conclude(item: TreeItem, failures: readonly string[]): Promise<void> {
     const path = item.entry.path;
     const counted = await recount(item);
-    if (counted.copies >= settings.min()) reached(counted);
+    if (counted.copies >= settings.min()) tellWatchers(path, counted);
     if (counted.copies >= Math.min(settings.target(), needs.possibleCopies())) {
       reasons.delete(path);
       return;
@@ -170,7 +176,7 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     const { byPeer } = await plan(round);
     const what = round.length === 1 ? (round[0]?.item.entry.path ?? '') : `${round.length} files`;
     const failures = await Promise.all([...byPeer].map(([peerId, ids]) => push(peerId, [...ids], what)));
-    needs.announce(round.flatMap(({ ids }) => ids));
+    needs.roundEnded();
     for (const { item } of round)
       await conclude(
         item,
@@ -198,7 +204,7 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     recount,
     reasonFor: (path) => reasons.get(path),
     async whenProtected(path, signal) {
-      const { promise, resolve, reject } = Promise.withResolvers<TreeItem>();
+      const { promise, resolve, reject } = Promise.withResolvers<TreeItem | undefined>();
       const watching = watchers.get(path) ?? new Set();
       const cancel = (): void => reject(signal?.reason);
       watching.add(resolve);
@@ -207,7 +213,9 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
       try {
         signal?.throwIfAborted();
         wake([path]);
-        return await promise;
+        const item = await promise;
+        if (item === undefined) throw new DezentError('NOT_FOUND', `${path} went away while it was protected`);
+        return item;
       } finally {
         watching.delete(resolve);
         if (watching.size === 0) watchers.delete(path);

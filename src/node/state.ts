@@ -5,6 +5,7 @@ import { decode, encode } from '@ipld/dag-cbor';
 import type { AbstractLevel, AbstractSublevel } from 'abstract-level';
 import { Level } from 'level';
 import { DezentError, systemCode } from '../errors.ts';
+import { checkLevelTables } from '../store/level-check.ts';
 
 type Format = string | Buffer | Uint8Array;
 export type StateDb = AbstractLevel<Format>;
@@ -45,7 +46,9 @@ export function openTable<T>(db: StateDb, name: string): Table<T> {
 
 /** Opens the database; throws ALREADY_RUNNING when another process has it. */
 export async function openState(dir: string): Promise<Level> {
-  const db = new Level(dir);
+  // One flipped bit in a table makes LevelDB abort the process or answer "absent": so the tables are checked before they are opened.
+  await checkLevelTables(dir);
+  const db = new Level(dir, { compression: false });
   try {
     await db.open();
   } catch (error) {

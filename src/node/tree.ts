@@ -44,6 +44,8 @@ export interface Tree {
   pathOf(fileId: Uint8Array): string | undefined;
   pathOfInode(inode: string): string | undefined;
   counts(): Record<FileState, number> & { total: number };
+  /** Sizes of all originals that a stub stands for. */
+  stubbedBytes(): number;
   /** `undefined` ends the activity. */
   mark(path: string, activity: Activity | undefined): void;
   activity(path: string): Activity | undefined;
@@ -104,9 +106,10 @@ export async function openTree(db: StateDb): Promise<Tree> {
   const inodes = openTable<string>(db, 'tree-inodes');
   const history = openTable<{ e: Uint8Array; t: number }>(db, 'versions');
   const durable = emptyCounts();
+  let stubbedBytes = 0;
   const overlay = new Map<string, Activity>();
   const listeners = new Set<(item: TreeItem) => void>();
-  for await (const row of rows.values()) if (decodeEntry(row.e).kind === 'file') durable[row.s] += 1;
+  for await (const row of rows.values()) count(fromRow(row), 1);
 
   const get = (path: string): TreeItem | undefined => {
     const row = rows.getSync(path);
@@ -114,7 +117,9 @@ export async function openTree(db: StateDb): Promise<Tree> {
   };
 
   function count(item: TreeItem | undefined, by: 1 | -1): void {
-    if (item?.entry.kind === 'file') durable[item.state] += by;
+    if (item?.entry.kind !== 'file') return;
+    durable[item.state] += by;
+    if (item.state === 'stubbed') stubbedBytes += by * item.entry.sizeBytes;
   }
 
   /** The next number in a file's history; versions are counted from 1. */
@@ -177,6 +182,7 @@ export async function openTree(db: StateDb): Promise<Tree> {
       }
       return { ...counts, total: Object.values(counts).reduce((sum, value) => sum + value, 0) };
     },
+    stubbedBytes: () => stubbedBytes,
     mark(path, activity) {
       if (activity === undefined) overlay.delete(path);
       else overlay.set(path, activity);

@@ -18,8 +18,8 @@ export interface WatchNeeds {
   settings: { settleMs(): number; scanMs(): number };
   /** The path has been quiet (it may be gone). Rejections are reported and do not stop the watch. */
   onSettled(path: string): Promise<void>;
-  /** Every path now in FOLDER has been seen once more (start, daily). */
-  onScanned(): Promise<void>;
+  /** Nothing is waiting to settle any more. */
+  onQuiet(): void;
   onError(error: unknown, path: string): void;
 }
 
@@ -32,7 +32,7 @@ export interface Watch extends AsyncDisposable {
   pending(): number;
 }
 
-export function openWatch({ folder, rules, settings, onSettled, onScanned, onError }: WatchNeeds): Watch {
+export function openWatch({ folder, rules, settings, onSettled, onQuiet, onError }: WatchNeeds): Watch {
   const changedAt = new Map<string, number>();
   const limit = pLimit(PATHS_IN_FLIGHT);
   const stopping = new AbortController();
@@ -73,7 +73,10 @@ export function openWatch({ folder, rules, settings, onSettled, onScanned, onErr
       changedAt.delete(path);
       void limit(() => settle(path));
     }
+    if (pending() === 0) onQuiet();
   }
+
+  const pending = (): number => changedAt.size + limit.activeCount + limit.pendingCount;
 
   /** One path of a scan: known ones cost an lstat in onSettled, fresh ones wait until they are quiet. */
   async function look(path: string): Promise<void> {
@@ -90,7 +93,6 @@ export function openWatch({ folder, rules, settings, onSettled, onScanned, onErr
       if (running.size > 4 * PATHS_IN_FLIGHT) await Promise.race(running);
     }
     await Promise.all(running);
-    if (!stopping.signal.aborted) await onScanned();
   }
 
   function scan(): Promise<void> {
@@ -131,7 +133,7 @@ export function openWatch({ folder, rules, settings, onSettled, onScanned, onErr
   return {
     ready: start(),
     touch,
-    pending: () => changedAt.size + limit.activeCount + limit.pendingCount,
+    pending,
     async [Symbol.asyncDispose]() {
       stopping.abort();
       clearInterval(ticking);
