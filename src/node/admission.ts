@@ -53,9 +53,9 @@ function readClaim(core: GroupCore, encoded: Uint8Array, device: string): Proven
 }
 
 function guestOf(core: GroupCore, book: InviteBook, claim: ProvenClaim): Guest {
-  const { right, guest, vault } = claim;
+  const { right, guest, device, vault } = claim;
   if (right === 'join') {
-    book.check(guest);
+    book.check(guest, device);
     return vault === undefined ? { right } : { right, vault };
   }
   const { list, owners } = core.state();
@@ -77,7 +77,7 @@ async function join(
 ): Promise<'admitted'> {
   const claim = readClaim(core, encoded, device);
   if (claim.right !== 'join') throw new DezentError('BAD_RECORD', 'the claim is not one to join');
-  const invite = book.check(claim.guest);
+  const invite = book.check(claim.guest, device);
   if (invite.vault !== (claim.vault !== undefined))
     throw new DezentError('INVITE', invite.vault ? 'the invite is for a vault' : 'the invite is not for a vault');
   const joining = claim.vault ?? readOwnerRecords(core, records.owners, device);
@@ -122,12 +122,16 @@ async function admitOwner(
     removed.delete(owner);
   });
   const entries = isNew ? [admit] : [];
-  const { state, refused } = core.judge(entries, records);
-  if (state.owners.get(owner)?.devices.has(device) !== true)
-    throw new DezentError('NOT_ALLOWED', `this device would not be a member of owner ${owner}: ${refused.join('; ')}`, {
-      hint: 'An owner who is in the group adds a device with the phrase and `--peer`, not as a new owner.',
+  const taken = core.judge(entries, records);
+  const view = taken.state.owners.get(owner);
+  const foundedOnce = records.every(
+    ({ split }) => view !== undefined && Buffer.compare(split.recovery, view.latest.split.recovery) === 0,
+  );
+  if (view?.devices.has(device) !== true || !foundedOnce || taken.state.list?.owners.has(owner) !== true)
+    throw new DezentError('NOT_ALLOWED', `${device} cannot join for owner ${owner}: ${taken.refused.join('; ')}`, {
+      hint: 'An owner whom the group knows adds a device with the phrase and `--peer`, not as a new owner.',
     });
-  await keepOwn(core, entries, records, write);
+  await core.keep(taken, [], write);
 }
 
 async function admitVault(core: GroupCore, vault: VaultInfo, write: StateWrite): Promise<void> {

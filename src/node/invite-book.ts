@@ -29,8 +29,8 @@ export type StateWrite = { type: 'put'; sublevel: Table<StoredInvite>; key: stri
 export interface InviteBook {
   /** Keeps a new invite, durably. Throws USAGE for uses or ttl out of range. */
   add(guest: string, invite: { vault: boolean; uses: number; ttlMs: number }): Promise<void>;
-  /** Throws INVITE when this guest has no invite, it has expired, or (where `user` is named) others have used it up. */
-  check(guest: string, user?: InviteUser): StoredInvite;
+  /** Throws INVITE when this guest has no invite, or it has expired or is used up; but a device that has used it may ask again. */
+  check(guest: string, device: string): StoredInvite;
   /** Whether this user has used it before, and the write that says so. Throws like check. Call kept() once it is written. */
   use(guest: string, user: InviteUser): { again: boolean; write: StateWrite };
   kept(write: StateWrite): void;
@@ -48,19 +48,18 @@ export async function openInviteBook(db: StateDb, now: () => number): Promise<In
     }
   };
 
-  const check = (guest: string, user?: InviteUser): StoredInvite => {
+  const check = (guest: string, isUser: (user: InviteUser) => boolean): StoredInvite => {
     const invite = invites.get(guest);
     if (invite === undefined) throw new DezentError('INVITE', 'this invite is not known here');
-    if (user !== undefined && hasUsed(invite, user)) return invite;
+    if (invite.usedBy.some(isUser)) return invite;
     if (now() >= invite.until)
       throw new DezentError('INVITE', `the invite expired at ${new Date(invite.until).toISOString()}`);
-    if (user !== undefined && invite.usedBy.length >= invite.uses)
-      throw new DezentError('INVITE', 'the invite has been used');
+    if (invite.usedBy.length >= invite.uses) throw new DezentError('INVITE', 'the invite has been used');
     return invite;
   };
 
   return {
-    check,
+    check: (guest, device) => check(guest, (user) => user.device === device),
     async add(guest, { vault, uses, ttlMs }) {
       if (!Number.isInteger(uses) || uses < 1 || uses > MAX_USES)
         throw new DezentError('USAGE', `an invite has 1 to ${MAX_USES} uses`);
@@ -72,15 +71,12 @@ export async function openInviteBook(db: StateDb, now: () => number): Promise<In
       invites.set(guest, invite);
     },
     use(guest, user) {
-      const invite = check(guest, user);
-      const again = hasUsed(invite, user);
+      const isUser = (other: InviteUser): boolean => other.owner === user.owner && other.device === user.device;
+      const invite = check(guest, isUser);
+      const again = invite.usedBy.some(isUser);
       const value = again ? invite : { ...invite, usedBy: [...invite.usedBy, user] };
       return { again, write: { type: 'put', sublevel: table, key: guest, value } };
     },
     kept: ({ key, value }) => void invites.set(key, value),
   };
-}
-
-function hasUsed({ usedBy }: StoredInvite, { owner, device }: InviteUser): boolean {
-  return usedBy.some((user) => user.owner === owner && user.device === device);
 }
