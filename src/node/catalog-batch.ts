@@ -2,7 +2,7 @@
 // of blocks and commits. A batch closes when nobody is reading any more, when it is full, or after BATCH_MAX_MS.
 import type { SegmentRef } from '../protocol/head.ts';
 import type { LocalStore } from '../store/block-store.ts';
-import { SEGMENT_MAX_ENTRIES, SEGMENT_TARGET_BYTES, type CatalogEntry } from '../store/catalog.ts';
+import { encodeEntry, SEGMENT_MAX_ENTRIES, SEGMENT_TARGET_BYTES, type CatalogEntry } from '../store/catalog.ts';
 import type { Root } from '../store/manifest.ts';
 import type { StoredContent } from '../store/pipeline.ts';
 import type { ContentKeys } from '../store/secrets.ts';
@@ -13,8 +13,6 @@ import type { Tree, TreeItem } from './tree.ts';
 
 /** A user waits at most this long for others' files to share a batch. */
 const BATCH_MAX_MS = 200;
-/** An entry besides its path: ids, times, versions of a few devices. */
-const ENTRY_OVERHEAD_BYTES = 300;
 
 /** One change to the tree. `content` is there when its manifest has to be kept; `root` then comes with the batch. */
 export interface Change {
@@ -106,7 +104,7 @@ export function openCatalogBatch({ keys, store, contents, log, tree, owner }: Ca
       root: rootOf(change),
       entry: change.entry(rootOf(change)),
     }));
-    const sizeOf = ({ entry }: { entry: CatalogEntry }): number => ENTRY_OVERHEAD_BYTES + Buffer.byteLength(entry.path);
+    const sizeOf = ({ entry }: { entry: CatalogEntry }): number => encodeEntry(entry).length;
     for (const group of groupBySize(rows, sizeOf, SEGMENT_TARGET_BYTES)) {
       const segment = await log.append(group.map(({ entry }) => entry));
       const items = group.map(({ change, root }) => change.item(root, segment));

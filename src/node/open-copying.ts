@@ -1,0 +1,54 @@
+// The second stage of open-files.ts: the part that brings everything to its copies, and what it needs to reach peers.
+import { openHandOver } from './hand-over.ts';
+import { openReplicate, type Replicate } from './replicate.ts';
+import { rankPeers } from './rank-peers.ts';
+import type { FilesNeeds, Stored } from './open-stored.ts';
+
+/** The part that brings everything to its copies. */
+export function openCopying(
+  { network, config, log, transfers, parts }: FilesNeeds,
+  stored: Stored,
+): { replicate: Replicate; possibleCopies(): number } {
+  const { store, group, receipts, swarm, links, names } = network;
+  const { tree, copies, holdersOf, minCopies } = stored;
+  /** Receipts of the running round: at its end each holder hears of the others, so that one can repair while this device is away. */
+  let pushed: { peerId: string; nonce: Uint8Array }[] = [];
+  function roundEnded(): void {
+    const round = pushed;
+    pushed = [];
+    for (const { peerId, nonce } of round) {
+      const holders = [...new Set(round.map((one) => one.peerId))].filter((other) => other !== peerId);
+      links
+        .fs(peerId)
+        .finish({ nonce, holders })
+        .catch((error: unknown) => log.debug({ error, peer: peerId }, 'a holder was not told of the others'));
+    }
+  }
+  const handOver = openHandOver({
+    store,
+    links,
+    receipts,
+    transfers,
+    log: stored.log,
+    pushHead: (peerId, head, options) => swarm.pushHead(peerId, head, options),
+    read: stored.fetch,
+    describe: names.describe,
+    onPushed: ({ peerId, nonce }) => void pushed.push({ peerId, nonce }),
+  });
+  const possibleCopies = (): number => receipts.countDistinct(group.members().map(({ peerId }) => peerId));
+  const replicate = parts.use(
+    openReplicate({
+      tree,
+      copies,
+      holdersOf,
+      possibleCopies,
+      roundEnded,
+      settings: { min: minCopies, target: () => config.get('copies.target') },
+      candidates: (key) => rankPeers(key, swarm.connected()),
+      countDistinct: receipts.countDistinct,
+      push: handOver,
+      onError: (error) => log.error({ error }, 'a round of replication failed'),
+    }),
+  );
+  return { replicate, possibleCopies };
+}

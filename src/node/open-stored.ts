@@ -1,0 +1,164 @@
+// The first stage of open-files.ts: the parts that know what is stored: tree, contents, catalog, own blocks, copies.
+import { decodeEnvelope, idBytes } from '../protocol/signature.ts';
+import { verifyHead, type Head } from '../protocol/head.ts';
+import type { Envelope } from '../protocol/signature.ts';
+import type { BlockId } from '../store/block.ts';
+import type { LocalStore } from '../store/block-store.ts';
+import { contentKeysOf, type ContentKeys } from '../store/secrets.ts';
+import { openCatalogBatch, type CatalogBatch } from './catalog-batch.ts';
+import { openCatalogLog, type CatalogLog } from './catalog-log.ts';
+import type { Config } from './config.ts';
+import { openConfirmHeld, type ConfirmHeld } from './confirm-held.ts';
+import { openContentTable, type ContentTable } from './content-index.ts';
+import { openFolder, type Folder } from './folder.ts';
+import type { Group } from './group.ts';
+import { openItemCopies, type ItemCopies } from './item-copies.ts';
+import type { DeviceKeys } from './key-files.ts';
+import type { Log } from './log.ts';
+import { openManifests, type Manifests, type Fetch } from './manifests.ts';
+import type { NodeEvents } from './node-events.ts';
+import type { Network } from './open-network.ts';
+import { openOwnBlocks, type OwnBlocks } from './own-blocks.ts';
+import type { StateDb } from './state.ts';
+import type { Transfers } from './transfers.ts';
+import { openTree, type Tree } from './tree.ts';
+import type { Warnings } from './warnings.ts';
+
+export interface FilesNeeds {
+  network: Network;
+  keys: DeviceKeys;
+  folder: string;
+  config: Config;
+  db: StateDb;
+  log: Log;
+  warnings: Warnings;
+  transfers: Transfers;
+  events: NodeEvents;
+  parts: AsyncDisposableStack;
+}
+
+/** Content keys follow the owner record: a new epoch is used as soon as it is held. */
+function followKeys(group: Group): () => ContentKeys {
+  let keys = contentKeysOf(group.secrets());
+  group.onChange((what) => {
+    if (what === 'members') keys = contentKeysOf(group.secrets());
+  });
+  return () => keys;
+}
+
+/** This device's newest head, as the group keeps it. */
+function openOwnHead(group: Group) {
+  const heads = group.records().heads.map((bytes) => decodeEnvelope(bytes));
+  const own = heads
+    .map((envelope) => ({ envelope, head: verifyHead(group.groupIdBytes, envelope) }))
+    .filter(({ head }) => head.device === group.deviceId);
+  let newest = own.sort((a, b) => b.head.seq - a.head.seq)[0];
+  return {
+    get: (): { head: Head; envelope: Envelope } | undefined => newest,
+    async put(envelope: Envelope): Promise<void> {
+      await group.putHead(envelope);
+      newest = { envelope, head: verifyHead(group.groupIdBytes, envelope) };
+    },
+  };
+}
+
+export interface Stored {
+  keys: () => ContentKeys;
+  /** 32 bytes: what this owner's blocks are kept under. */
+  owner: Uint8Array;
+  minCopies(): number;
+  holdersOf(id: BlockId): string[];
+  /** From this machine or from peers. */
+  fetch: Fetch;
+  folder: Folder;
+  tree: Tree;
+  contents: ContentTable;
+  manifests: Manifests;
+  ownBlocks: OwnBlocks;
+  /** The store, with what is put noted as this device's own. */
+  ownStore: LocalStore;
+  log: CatalogLog;
+  batch: CatalogBatch;
+  copies: ItemCopies;
+  confirmHeld: ConfirmHeld;
+}
+
+/** The parts that know what is stored: tree, contents, catalog, own blocks, copies. */
+export async function openStored({
+  network,
+  keys: deviceKeys,
+  config,
+  db,
+  folder: root,
+  warnings,
+}: FilesNeeds): Promise<Stored> {
+  const { store, group, keeper, receipts, swarm, links, announce, names, fetchBlock } = network;
+  const keys = followKeys(group);
+  const owner = idBytes(group.ownerId);
+  const minCopies = (): number => config.get('copies.min');
+  const holdersOf = (id: BlockId): string[] => receipts.holdersOf(id).map(({ peerId }) => peerId);
+  const fetch = async (id: BlockId): Promise<Uint8Array> => (await fetchBlock.fetch(id)).bytes;
+
+  const folder = openFolder(root);
+  const tree = await openTree(db.sublevel('tree'));
+  const contents = openContentTable(db.sublevel('contents'));
+  const manifests = openManifests(keys);
+  const ownBlocks = await openOwnBlocks({
+    db: db.sublevel('own'),
+    store,
+    settings: { minCopies, cacheMaxBytes: () => config.get('cache.maxBytes') },
+    copiesOf: (id) => receipts.copiesOf([id]).copies,
+    remove: (ids) => keeper.evict(ids),
+    onLeft: (ids) => announce.removed(ids),
+  });
+  const ownStore = { ...store, putMany: ownBlocks.putMany };
+  const ownHead = openOwnHead(group);
+  const identity = { device: deviceKeys.device, deviceId: group.deviceId, groupId: group.groupIdBytes, owner };
+  const log = openCatalogLog({ ...identity, store: ownStore, keys, ownHead: ownHead.get, putHead: ownHead.put });
+  const batch = openCatalogBatch({ keys, store: ownStore, contents, log, tree, owner });
+  const { ackedHead, countDistinct } = receipts;
+  const copies = openItemCopies({
+    contents,
+    keys,
+    fetch,
+    manifests,
+    holdersOf,
+    checkpoint: log.checkpoint,
+    ackedHead,
+    countDistinct,
+  });
+  const confirmHeld = openConfirmHeld({
+    copies,
+    receipts,
+    minCopies,
+    local: (id) => store.get(id),
+    isConnected: (peerId) => swarm.connected().includes(peerId),
+    describe: names.describe,
+    prove: (peerId, audit) => links.audit(peerId).prove(audit),
+    want: (peerId, id, options) => links.exchange(peerId).want(id, options),
+    onBroken(peerId, ids, verdict) {
+      const what = verdict === 'wrong' ? 'gave a wrong proof' : 'no longer has the bytes';
+      warnings.raise(
+        `broken:${peerId}`,
+        `${names.describe(peerId)} ${what} for ${ids.length} blocks that it signed for; they no longer count`,
+      );
+    },
+  });
+  return {
+    keys,
+    owner,
+    minCopies,
+    holdersOf,
+    fetch,
+    folder,
+    tree,
+    contents,
+    manifests,
+    ownBlocks,
+    ownStore,
+    log,
+    batch,
+    copies,
+    confirmHeld,
+  };
+}
