@@ -8,7 +8,7 @@ import { tcp } from '@libp2p/tcp';
 import { yamux } from '@libp2p/yamux';
 import { multiaddr } from '@multiformats/multiaddr';
 import { createLibp2p } from 'libp2p';
-import { openChannel } from '../src/protocol/channel.ts';
+import { openChannel, type Channel } from '../src/protocol/channel.ts';
 import { FS_FRAMES, openFsServer, pushBlocks } from '../src/protocol/fs-session.ts';
 import type { FsKeeper } from '../src/protocol/fs-session.ts';
 import { digestOfIds, newReceiptNonce, signReceipt } from '../src/protocol/receipt.ts';
@@ -19,7 +19,7 @@ import { openMemoryStore } from '../src/store/memory-store.ts';
 
 const BLOCKS = 256;
 const BLOCK_BYTES = 1024 * 1024;
-const ROUNDS = 3;
+const ROUNDS = 5;
 const BARE_SEND_BYTES = 256 * 1024;
 const GROUP = new Uint8Array(32).fill(7);
 const holderKey = signingKeyFromSeed(new Uint8Array(32).fill(1));
@@ -63,7 +63,9 @@ async function receive(): Promise<void> {
     let left = BLOCKS * BLOCK_BYTES;
     stream.addEventListener('message', (event) => {
       left -= event.data.byteLength;
-      if (left === 0) stream.send(new Uint8Array(1));
+      if (left > 0) return;
+      left += BLOCKS * BLOCK_BYTES;
+      stream.send(new Uint8Array(1));
     });
   });
   parentPort?.postMessage(node.getMultiaddrs().map(String));
@@ -77,11 +79,9 @@ async function sendBare(stream: Stream, blocks: readonly Uint8Array[]): Promise<
     }
   }
   await answered;
-  await stream.close();
 }
 
-async function sendBlocks(stream: Stream, blocks: ReadonlyMap<BlockId, Uint8Array>): Promise<void> {
-  const channel = openChannel(stream, { frames: FS_FRAMES });
+async function sendBlocks(channel: Channel, blocks: ReadonlyMap<BlockId, Uint8Array>): Promise<void> {
   const result = await pushBlocks(channel, {
     group: GROUP,
     owner: idText(GROUP),
@@ -91,7 +91,6 @@ async function sendBlocks(stream: Stream, blocks: ReadonlyMap<BlockId, Uint8Arra
     read: async (id) => blocks.get(id) ?? new Uint8Array(),
   });
   if ('refused' in result) throw new Error(result.refused);
-  await channel.close();
 }
 
 async function timed(work: () => Promise<void>): Promise<number> {
@@ -110,9 +109,11 @@ async function main(): Promise<void> {
   const bytes = Array.from({ length: BLOCKS }, () => new Uint8Array(randomBytes(BLOCK_BYTES)));
   const blocks = new Map(bytes.map((block) => [blockIdOf(block), block]));
   const figures = { bare: [] as number[], push: [] as number[] };
+  const bareStream = await connection.newStream('/bench/bare');
+  const channel = openChannel(await connection.newStream('/bench/fs'), { frames: FS_FRAMES });
   for (let round = 0; round < ROUNDS; round++) {
-    figures.bare.push(await timed(async () => sendBare(await connection.newStream('/bench/bare'), bytes)));
-    figures.push.push(await timed(async () => sendBlocks(await connection.newStream('/bench/fs'), blocks)));
+    figures.bare.push(await timed(() => sendBare(bareStream, bytes)));
+    figures.push.push(await timed(() => sendBlocks(channel, blocks)));
   }
   const bare = median(figures.bare);
   const push = median(figures.push);

@@ -28,6 +28,7 @@ import {
   ONE_ZERO,
 } from './call.ts';
 import type { Call, CallState } from './call.ts';
+import type { BodyPool } from './body-pool.ts';
 import { costOf, createReceiveCredit, createSendCredit } from './credit.ts';
 import { createFrameReader, encodeFrame } from './frame.ts';
 import type { Frame, FrameRule, FrameTable } from './frame.ts';
@@ -73,6 +74,8 @@ export interface ChannelOptions {
   onCall?: (call: Call) => Promise<void>;
   /** Hears of what went wrong in `onCall`, but not of calls that the peer has cancelled. */
   onFault?: (error: DezentError) => void;
+  /** Where the memory of bodies comes from; whoever gives it back there must be done with it. Default: fresh memory for each. */
+  bodies?: BodyPool;
   settings?: Partial<ChannelSettings>;
 }
 
@@ -234,7 +237,7 @@ export function openChannel(stream: Stream, options: ChannelOptions): Channel {
     if (!late && (frame.type === CANCEL || frame.type === END)) wire.taken(rule, frame.body.length);
   };
 
-  const reader = createFrameReader(table, onFrame);
+  const reader = createFrameReader(table, onFrame, options.bodies?.take);
   stream.maxReadBufferLength = Math.max(stream.maxReadBufferLength, MAX_PAUSED_BYTES);
   stream.addEventListener('message', (event) => {
     if (ended) return;

@@ -7,6 +7,9 @@ import { createWatchdog } from './watchdog.ts';
 /** One send fills four Noise packets of 65,519 bytes (a Yamux header is 12); sends under 64 KiB cost half the throughput. */
 const SEND_BYTES = 4 * 65_519 - 12;
 
+/** Small frames are copied together up to this, one Noise packet, also with the beginning of a large body behind them. */
+const JOIN_BYTES: number = 65_519 - 12;
+
 /** Bytes that may wait here before writers have to: four sends. */
 const MAX_QUEUED_BYTES = 1024 * 1024;
 
@@ -113,25 +116,24 @@ export function createFrameWriter(
 /** The next piece to send, at most SEND_BYTES, and where the queue goes on; what is left of a large part stays in its place. */
 function nextSend(queue: Uint8Array[], first: number): { bytes: Uint8Array; from: number } {
   const head = queue[first] ?? new Uint8Array();
-  if (head.length >= SEND_BYTES) {
+  if (head.length >= JOIN_BYTES) {
+    if (head.length <= SEND_BYTES) return { bytes: head, from: first + 1 };
     queue[first] = head.subarray(SEND_BYTES);
-    return { bytes: head.subarray(0, SEND_BYTES), from: head.length === SEND_BYTES ? first + 1 : first };
+    return { bytes: head.subarray(0, SEND_BYTES), from: first };
   }
-  let from = first;
+  let end = first;
   let length = 0;
-  while (from < queue.length && length < SEND_BYTES) length += queue[from++]?.length ?? 0;
-  if (from === first + 1) return { bytes: head, from };
-  const bytes = Buffer.allocUnsafeSlow(Math.min(length, SEND_BYTES));
+  while (end < queue.length && length < JOIN_BYTES) length += queue[end++]?.length ?? 0;
+  const bytes = Buffer.allocUnsafeSlow(Math.min(length, JOIN_BYTES));
   let at = 0;
-  for (let index = first; index < from; index++) {
+  for (let index = first; index < end; index++) {
     const part = queue[index] ?? new Uint8Array();
     const taken = Math.min(part.length, bytes.length - at);
-    bytes.set(part.subarray(0, taken), at);
+    bytes.set(taken === part.length ? part : part.subarray(0, taken), at);
     at += taken;
-    if (taken < part.length) {
-      queue[index] = part.subarray(taken);
-      from = index;
-    }
+    if (taken === part.length) continue;
+    queue[index] = part.subarray(taken);
+    return { bytes, from: index };
   }
-  return { bytes, from };
+  return { bytes, from: end };
 }

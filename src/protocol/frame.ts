@@ -3,6 +3,7 @@
 import { decode, encode } from '@ipld/dag-cbor';
 import * as v from 'valibot';
 import { DezentError } from '../errors.ts';
+import { takeFresh } from './body-pool.ts';
 
 export const FRAME_HEADER_BYTES = 9;
 
@@ -51,10 +52,11 @@ export interface FrameReader {
   halfway(): boolean;
 }
 
-/** Cuts bytes into frames. Each body is copied once, into memory of its own. */
+/** Cuts bytes into frames. Each body is copied once, into memory that `take` gives for it. */
 export function createFrameReader(
   table: FrameTable,
   onFrame: (requestId: number, frame: Frame, rule: FrameRule) => void,
+  take: (length: number) => Uint8Array = takeFresh,
 ): FrameReader {
   const header = Buffer.alloc(FRAME_HEADER_BYTES);
   let headerBytes = 0;
@@ -72,8 +74,7 @@ export function createFrameReader(
         `a ${rule.name} frame announces ${length} bytes; 1 to ${rule.maxBytes} are allowed`,
       );
     }
-    // Not zeroed: every byte is written before anybody sees it.
-    return new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+    return take(length);
   };
   const finish = (whole: Uint8Array) => {
     const type = (header[0] ?? 0) & TYPE_MASK;

@@ -23,6 +23,8 @@ import pLimit from 'p-limit';
 import { DezentError, isDezentError } from '../errors.ts';
 import { BLOCK_ID_BYTES, blockIdFromBytes, blockIdToBytes, checkBlock } from '../store/block.ts';
 import type { BlockId } from '../store/block.ts';
+import { createBodyPool } from './body-pool.ts';
+import type { BodyPool } from './body-pool.ts';
 import { openChannel } from './channel.ts';
 import type { Call, Channel, ChannelSettings } from './channel.ts';
 import * as frames from './fs-frames.ts';
@@ -166,7 +168,7 @@ export interface PushRequest extends Init {
 export interface KeepSession {
   /** Ids that have to be sent. All others of the request are here and stay until `end`. */
   readonly missing: ReadonlySet<BlockId>;
-  /** Keeps blocks whose bytes were checked; durable when it returns. */
+  /** Keeps blocks whose bytes were checked; durable when it returns, and then the bytes may be overwritten. */
   keep(blocks: readonly { id: BlockId; bytes: Uint8Array }[]): Promise<void>;
   /** The receipt for the whole request, kept durably here before it returns; or why there is none. */
   sign(): Promise<Envelope | Refusal>;
@@ -199,9 +201,11 @@ export function openFsServer(keeper: FsKeeper, settings: Partial<FsServerSetting
     await call.send(frames.FINISHED, new Uint8Array(1), { last: true });
   };
   return {
-    serve: (stream, peerId) =>
-      openChannel(stream, {
+    serve(stream, peerId) {
+      const bodies = createBodyPool();
+      return openChannel(stream, {
         frames: FS_FRAMES,
+        bodies,
         ...(channel && { settings: channel }),
         ...(onFault && { onFault }),
         async onCall(call) {
@@ -209,14 +213,21 @@ export function openFsServer(keeper: FsKeeper, settings: Partial<FsServerSetting
           if (first?.type === frames.FINISH) await serveFinish(call, first.body, peerId);
           else if (first?.type === frames.INIT) {
             const request = { peerId, ...frames.decodeInit(first.body) };
-            await slots(() => servePush(call, request, keeper, idleMs));
+            await slots(() => servePush(call, request, { keeper, bodies, idleMs }));
           } else throw new DezentError('BAD_FRAME', `a call of fs begins with ${fsNameOf(first)}`);
         },
-      }),
+      });
+    },
   };
 }
 
-async function servePush(call: Call, request: PushRequest, keeper: FsKeeper, idleMs: number): Promise<void> {
+interface Serving {
+  keeper: FsKeeper;
+  bodies: BodyPool;
+  idleMs: number;
+}
+
+async function servePush(call: Call, request: PushRequest, { keeper, bodies, idleMs }: Serving): Promise<void> {
   call.signal.throwIfAborted();
   const session = await keeper.begin(request);
   if ('refused' in session) {
@@ -227,7 +238,7 @@ async function servePush(call: Call, request: PushRequest, keeper: FsKeeper, idl
   try {
     await call.send(frames.INIT_RESPONSE, frames.encodeMissing(request.blocks, session.missing));
     idle.arm();
-    const refused = await receiveBlocks(call, { session, blocks: request.blocks, onFrame: () => idle.arm() });
+    const refused = await receiveBlocks(call, { session, bodies, blocks: request.blocks, onFrame: () => idle.arm() });
     idle.disarm();
     const result = refused ?? (await session.sign());
     const body = 'refused' in result ? frames.encodeRefusal(result) : frames.encodeReceiptResponse(result);
@@ -240,15 +251,19 @@ async function servePush(call: Call, request: PushRequest, keeper: FsKeeper, idl
 
 interface Receiving {
   session: KeepSession;
+  bodies: BodyPool;
   blocks: readonly PushedBlock[];
   onFrame(): void;
 }
 
 /** Takes Data until CheckHash and keeps it, also what came before a break. Returns a refusal when the hash differs. */
-async function receiveBlocks(call: Call, { session, blocks, onFrame }: Receiving): Promise<Refusal | undefined> {
+async function receiveBlocks(
+  call: Call,
+  { session, bodies, blocks, onFrame }: Receiving,
+): Promise<Refusal | undefined> {
   const wanted = new Map(blocks.filter(({ id }) => session.missing.has(id)).map(({ id, length }) => [id, length]));
   const hash = await createXXHash3();
-  const batches = createBatches(session);
+  const batches = createBatches(session, bodies);
   try {
     for await (const frame of call.frames) {
       onFrame();
@@ -291,7 +306,7 @@ interface Batches {
   flush(): Promise<void>;
 }
 
-function createBatches(session: KeepSession): Batches {
+function createBatches(session: KeepSession, bodies: BodyPool): Batches {
   let gathered: { id: BlockId; bytes: Uint8Array }[] = [];
   let gatheredBytes = 0;
   let writing: Promise<void> = Promise.resolve();
@@ -300,7 +315,9 @@ function createBatches(session: KeepSession): Batches {
     const blocks = gathered;
     gathered = [];
     gatheredBytes = 0;
-    writing = session.keep(blocks);
+    writing = session.keep(blocks).then(() => {
+      for (const { bytes } of blocks) bodies.giveBack(bytes);
+    });
     // The failure is thrown by whoever awaits `writing` next.
     writing.catch(() => undefined);
   };
