@@ -10,13 +10,15 @@ import {
   type Guest,
   type VaultInfo,
 } from '../protocol/invite.ts';
+import type { GroupState } from '../protocol/group-state.ts';
+import type { SignedEntry } from '../protocol/member-list.ts';
 import { verifyOwnerRecord, type SignedOwnerRecord } from '../protocol/owner-record.ts';
 import { idText, peerIdOf, publicKeyOf } from '../protocol/signature.ts';
-import { checkListSigner, keepOwn, nextEntry } from './group-changes.ts';
+import { checkListSigner, nextEntry } from './group-changes.ts';
 import type { GroupCore } from './group-core.ts';
 import { envelopeOf } from './group-store.ts';
 import type { Group, InviteRequest, JoinRequest } from './group.ts';
-import { openInviteBook, type InviteBook, type StateWrite } from './invite-book.ts';
+import { openInviteBook, type InviteBook, type InviteUser } from './invite-book.ts';
 import type { StateDb } from './state.ts';
 
 /** An owner's record and, after a fork, its rivals: more than a joiner can have. */
@@ -77,19 +79,40 @@ async function join(
 ): Promise<'admitted'> {
   const claim = readClaim(core, encoded, device);
   if (claim.right !== 'join') throw new DezentError('BAD_RECORD', 'the claim is not one to join');
-  const invite = book.check(claim.guest, device);
-  if (invite.vault !== (claim.vault !== undefined))
-    throw new DezentError('INVITE', invite.vault ? 'the invite is for a vault' : 'the invite is not for a vault');
-  const joining = claim.vault ?? readOwnerRecords(core, records.owners, device);
-  const owner = Array.isArray(joining) ? (joining[0]?.owner ?? '') : '';
-  const { again, write } = book.use(claim.guest, { owner, device });
-  if (isListed(core, device, owner)) return 'admitted';
-  if (again)
-    throw new DezentError('INVITE', 'the invite has been used by this device, which was taken off the list since');
+  const { vault } = book.check(claim.guest, device);
+  if (vault !== (claim.vault !== undefined))
+    throw new DezentError('INVITE', vault ? 'the invite is for a vault' : 'the invite is not for a vault');
+  const ownerRecords = claim.vault === undefined ? readOwnerRecords(core, records.owners, device) : [];
+  const owner = ownerRecords[0]?.owner ?? '';
+  checkFoundedOnce(core, owner, ownerRecords);
+  const { previous, write } = book.use(claim.guest, { owner, device });
+  if (isListed(core.state(), device, owner)) return 'admitted';
+  const replaced = previous === undefined ? undefined : replaceableOwner(core, previous, owner);
   checkListSigner(core, 'let anybody in');
-  await (Array.isArray(joining) ? admitOwner(core, joining, write, device) : admitVault(core, joining, write));
+  const entry = claim.vault === undefined ? entryWithOwner(core, owner, replaced) : entryWithVault(core, claim.vault);
+  const taken = core.judge(entry === undefined ? [] : [entry], ownerRecords);
+  if (!isListed(taken.state, device, owner))
+    throw new DezentError('NOT_ALLOWED', `${device} cannot join: ${taken.refused.join('; ')}`);
+  await core.keep(taken, [], write);
   book.kept(write);
   return 'admitted';
+}
+
+/** An owner's split secret is made once: a second founding would make contents unverifiable. */
+function checkFoundedOnce(core: GroupCore, owner: string, records: readonly SignedOwnerRecord[]): void {
+  const held = core.state().owners.get(owner)?.latest.split.recovery;
+  if (held === undefined || records.every(({ split }) => Buffer.compare(split.recovery, held) === 0)) return;
+  throw new DezentError('NOT_ALLOWED', `the group knows owner ${owner} already`, {
+    hint: 'Add a device to an owner with the phrase and `--peer`, not as a new owner.',
+  });
+}
+
+/** Whom the same device has come in as with this invite, if nothing else is known of that owner: the new one takes its place. */
+function replaceableOwner(core: GroupCore, previous: InviteUser, owner: string): string {
+  const view = core.state().owners.get(previous.owner);
+  const isListedAlone = isListed(core.state(), previous.device, previous.owner) && view?.devices.size === 1;
+  if (previous.owner !== owner && isListedAlone) return previous.owner;
+  throw new DezentError('INVITE', 'this device has used the invite, and was taken off the list or has moved on since');
 }
 
 function readOwnerRecords(core: GroupCore, encoded: readonly Uint8Array[], device: string): SignedOwnerRecord[] {
@@ -103,41 +126,24 @@ function readOwnerRecords(core: GroupCore, encoded: readonly Uint8Array[], devic
   return records;
 }
 
-function isListed(core: GroupCore, device: string, owner: string): boolean {
-  const { list, owners } = core.state();
+function isListed({ list, owners }: GroupState, device: string, owner: string): boolean {
   if (owner === '') return list?.vaults.has(device) === true;
   return list?.owners.has(owner) === true && owners.get(owner)?.devices.has(device) === true;
 }
 
-async function admitOwner(
-  core: GroupCore,
-  records: SignedOwnerRecord[],
-  write: StateWrite,
-  device: string,
-): Promise<void> {
-  const owner = records[0]?.owner ?? '';
-  const isNew = core.state().list?.owners.has(owner) !== true;
-  const admit = nextEntry(core, ({ owners, removed }) => {
+/** Undefined where the owner is on the list already. */
+function entryWithOwner(core: GroupCore, owner: string, replaced: string | undefined): SignedEntry | undefined {
+  if (core.state().list?.owners.has(owner) === true) return undefined;
+  return nextEntry(core, ({ owners, removed }) => {
+    if (replaced !== undefined) owners.delete(replaced);
     owners.set(owner, { admin: false });
     removed.delete(owner);
   });
-  const entries = isNew ? [admit] : [];
-  const taken = core.judge(entries, records);
-  const view = taken.state.owners.get(owner);
-  const foundedOnce = records.every(
-    ({ split }) => view !== undefined && Buffer.compare(split.recovery, view.latest.split.recovery) === 0,
-  );
-  if (view?.devices.has(device) !== true || !foundedOnce || taken.state.list?.owners.has(owner) !== true)
-    throw new DezentError('NOT_ALLOWED', `${device} cannot join for owner ${owner}: ${taken.refused.join('; ')}`, {
-      hint: 'An owner whom the group knows adds a device with the phrase and `--peer`, not as a new owner.',
-    });
-  await core.keep(taken, [], write);
 }
 
-async function admitVault(core: GroupCore, vault: VaultInfo, write: StateWrite): Promise<void> {
-  const admit = nextEntry(core, ({ vaults, removed }) => {
+function entryWithVault(core: GroupCore, vault: VaultInfo): SignedEntry {
+  return nextEntry(core, ({ vaults, removed }) => {
     vaults.set(vault.peerId, vault);
     removed.delete(idText(publicKeyOf(vault.peerId)));
   });
-  await keepOwn(core, [admit], [], write);
 }

@@ -1,7 +1,6 @@
 // Changes to the group that this device signs: entries of the member list, records of its owner, and merging their forks.
 // Everything here runs inside the core's turn and is durable when it returns.
 import type { GroupCore } from './group-core.ts';
-import type { StateWrite } from './invite-book.ts';
 import { DezentError, isDezentError } from '../errors.ts';
 import type { GroupState } from '../protocol/group-state.ts';
 import type { ListView } from '../protocol/list-view.ts';
@@ -72,15 +71,14 @@ async function nextOwnRecord(core: GroupCore, change: OwnerChange, what: string)
 }
 
 /** Keeps what was made here, or nothing: throws BAD_RECORD with the reason when it would not stand. */
-export async function keepOwn(
+async function keepOwn(
   core: GroupCore,
   entries: readonly SignedEntry[],
   records: readonly SignedOwnerRecord[],
-  also?: StateWrite,
 ): Promise<void> {
   const taken = core.judge(entries, records);
   if (taken.refused.length > 0) throw new DezentError('BAD_RECORD', taken.refused.join('; '));
-  await core.keep(taken, [], also);
+  await core.keep(taken, []);
 }
 
 /**

@@ -31,8 +31,11 @@ export interface InviteBook {
   add(guest: string, invite: { vault: boolean; uses: number; ttlMs: number }): Promise<void>;
   /** Throws INVITE when this guest has no invite, or it has expired or is used up; but a device that has used it may ask again. */
   check(guest: string, device: string): StoredInvite;
-  /** Whether this user has used it before, and the write that says so. Throws like check. Call kept() once it is written. */
-  use(guest: string, user: InviteUser): { again: boolean; write: StateWrite };
+  /**
+   * The write that marks it used, in place of what the same device used it for before (`previous`): an `init` that was cut off comes again
+   * with the same device key, perhaps for a new owner. Throws like check. Call kept() once it is written.
+   */
+  use(guest: string, user: InviteUser): { previous: InviteUser | undefined; write: StateWrite };
   kept(write: StateWrite): void;
 }
 
@@ -48,10 +51,10 @@ export async function openInviteBook(db: StateDb, now: () => number): Promise<In
     }
   };
 
-  const check = (guest: string, isUser: (user: InviteUser) => boolean): StoredInvite => {
+  const check = (guest: string, device: string): StoredInvite => {
     const invite = invites.get(guest);
     if (invite === undefined) throw new DezentError('INVITE', 'this invite is not known here');
-    if (invite.usedBy.some(isUser)) return invite;
+    if (invite.usedBy.some((user) => user.device === device)) return invite;
     if (now() >= invite.until)
       throw new DezentError('INVITE', `the invite expired at ${new Date(invite.until).toISOString()}`);
     if (invite.usedBy.length >= invite.uses) throw new DezentError('INVITE', 'the invite has been used');
@@ -59,7 +62,7 @@ export async function openInviteBook(db: StateDb, now: () => number): Promise<In
   };
 
   return {
-    check: (guest, device) => check(guest, (user) => user.device === device),
+    check,
     async add(guest, { vault, uses, ttlMs }) {
       if (!Number.isInteger(uses) || uses < 1 || uses > MAX_USES)
         throw new DezentError('USAGE', `an invite has 1 to ${MAX_USES} uses`);
@@ -71,11 +74,10 @@ export async function openInviteBook(db: StateDb, now: () => number): Promise<In
       invites.set(guest, invite);
     },
     use(guest, user) {
-      const isUser = (other: InviteUser): boolean => other.owner === user.owner && other.device === user.device;
-      const invite = check(guest, isUser);
-      const again = invite.usedBy.some(isUser);
-      const value = again ? invite : { ...invite, usedBy: [...invite.usedBy, user] };
-      return { again, write: { type: 'put', sublevel: table, key: guest, value } };
+      const invite = check(guest, user.device);
+      const previous = invite.usedBy.find(({ device }) => device === user.device);
+      const value = { ...invite, usedBy: [...invite.usedBy.filter((other) => other !== previous), user] };
+      return { previous, write: { type: 'put', sublevel: table, key: guest, value } };
     },
     kept: ({ key, value }) => void invites.set(key, value),
   };

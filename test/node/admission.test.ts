@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ownerForInvite, vaultForInvite, type Founded } from '../../src/node/found-group.ts';
+import { nextDevice, ownerForInvite, vaultForInvite, type Founded } from '../../src/node/found-group.ts';
 import { decodeInvite, signClaim, type Claim } from '../../src/protocol/invite.ts';
 import { ownerKeysOf } from '../../src/protocol/owner-keys.ts';
 import { encodeEnvelope, type SigningKey } from '../../src/protocol/signature.ts';
@@ -100,6 +100,29 @@ test('who may not invite is told who can', async () => {
         return true;
       },
     );
+});
+
+test('a device that was cut off while joining may come again as a new owner, until its owner has moved on', async () => {
+  await using all = await groupOf();
+  const { group } = all.anna;
+  const code = await invite(all);
+  const device = deviceIdOf('bert');
+  const first = await joiner(all, 'bert');
+  const claim = claimOf(code, device);
+  await group.join({ device, claim, records: first.records });
+  const second = await ownerForInvite(all.groupId, newDeviceOf('bert'), phraseOf('second'));
+  assert.equal(await group.join({ device, claim, records: second.records }), 'admitted');
+  assert.equal(group.roleOf(device)?.owner, second.ownerId);
+  assert.equal(group.members().length, 2);
+  const next = await nextDevice(
+    second.phrase,
+    { groupId: all.groupId, records: group.records() },
+    newDeviceOf('bert2'),
+  );
+  await group.merge(next.records, 'bert2');
+  const third = await ownerForInvite(all.groupId, newDeviceOf('bert'), phraseOf('third'));
+  await assert.rejects(group.join({ device, claim, records: third.records }), INVITE);
+  assert.equal(group.members().length, 3);
 });
 
 test('uses and times out of range are refused', async () => {

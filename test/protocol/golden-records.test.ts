@@ -149,7 +149,7 @@ for (const name of names) {
   test(`10,000 mutations of ${name} are refused cleanly`, () => {
     const { payload } = envelopeOf(name);
     fc.assert(
-      fc.property(mutation, fc.nat(4), (change, dice) => {
+      fc.property(mutation, fc.nat(9), (change, dice) => {
         // Signed again, so that what is behind the signature is reached too.
         const mutant = dice === 0 ? sign(kinds[name], groupId, mutate(payload, change), device) : undefined;
         onlyDezentErrors(() => decoders[name](mutant ?? decodeEnvelope(mutate(bytes[name], change))));
