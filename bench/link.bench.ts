@@ -68,7 +68,7 @@ async function receive(): Promise<void> {
       stream.send(new Uint8Array(1));
     });
   });
-  parentPort?.postMessage(node.getMultiaddrs().map(String));
+  parentPort?.postMessage(node.getMultiaddrs().map(String), []);
 }
 
 async function sendBare(stream: Stream, blocks: readonly Uint8Array[]): Promise<void> {

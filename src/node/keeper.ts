@@ -234,9 +234,9 @@ async function findMissing(request: PushRequest, finding: Finding): Promise<Set<
   const missing = new Set<BlockId>();
   let verified: { id: BlockId; length: number }[] = [];
   for (const { id, length } of request.blocks) {
-    const record = here.has(id) ? ledger.kept(id) : undefined;
-    const bytesHere = record === undefined || record.bytes === 0 ? (await store.stat(id))?.length : record.bytes;
-    if (!here.has(id) || bytesHere === undefined) {
+    const record = ledger.kept(id);
+    const bytesHere = here.has(id) ? record?.bytes || (await store.stat(id))?.length : undefined;
+    if (bytesHere === undefined) {
       missing.add(id);
       continue;
     }

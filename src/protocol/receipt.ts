@@ -13,7 +13,8 @@
 //   count     int    1 … 4,096
 //   bytes     int    sum of the blocks' lengths
 //   issuedAt  int    ms since 1970, the holder's clock
-// Release payload, kind "release": {v, device, holder, nonces ≤ 256, ids ≤ 4,096: released even if a receipt that stays names them}.
+// Release payload, kind "release": {v, device, holder, nonces ≤ 256, ids ≤ 4,096}. No ids: the named receipts end; else only these ids are let
+// go of, out of the named receipts, so that a replay cannot touch a newer one.
 import { randomBytes } from 'node:crypto';
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import * as v from 'valibot';
@@ -59,7 +60,7 @@ export interface Receipt {
   issuedAt: number;
 }
 
-/** What a device lets go of. Receipts by their nonce; blocks by id, out of any receipt of this device at this holder. */
+/** What a device lets go of: the named receipts, or, where ids are named, these blocks out of the named receipts. */
 export interface Release {
   device: string;
   holder: string;
