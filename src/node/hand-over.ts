@@ -31,7 +31,11 @@ export interface HandOverNeeds {
 }
 
 /** Gives undefined when the peer keeps all of it (durably, by its receipts) and has the head; else why not. */
-export type HandOver = (peerId: string, ids: readonly BlockId[], what: string) => Promise<string | undefined>;
+export type HandOver = (
+  peerId: string,
+  ids: readonly BlockId[],
+  what: { name: string; signal: AbortSignal },
+) => Promise<string | undefined>;
 
 export function openHandOver(needs: HandOverNeeds): HandOver {
   const { store, links, receipts, transfers, read, describe } = needs;
@@ -57,9 +61,13 @@ export function openHandOver(needs: HandOverNeeds): HandOver {
     if (session.length > 0) yield session;
   }
 
-  async function push(peerId: string, blocks: { id: BlockId; length: number }[], what: string): Promise<PushResult> {
+  async function push(
+    peerId: string,
+    blocks: { id: BlockId; length: number }[],
+    what: { name: string; signal: AbortSignal },
+  ): Promise<PushResult> {
     const totalBytes = blocks.reduce((sum, { length }) => sum + length, 0);
-    const transfer = transfers.start({ path: what, direction: 'upload', totalBytes, peer: peerId });
+    const transfer = transfers.start({ path: what.name, direction: 'upload', totalBytes, peer: peerId });
     const stalled = new AbortController();
     const watchdog = setTimeout(() => stalled.abort(new Error(`no progress for ${STALLED_MS / 1000} s`)), STALLED_MS);
     let failure: string | undefined = 'interrupted';
@@ -68,7 +76,7 @@ export function openHandOver(needs: HandOverNeeds): HandOver {
       const result = await links.fs(peerId).push({
         blocks,
         read,
-        signal: stalled.signal,
+        signal: AbortSignal.any([stalled.signal, what.signal]),
         onProgress(sentBytes) {
           watchdog.refresh();
           transfer.moved(sentBytes - before);

@@ -1,6 +1,7 @@
 // The second stage of open-files.ts: the part that brings everything to its copies, and what it needs to reach peers.
 import { openHandOver } from './hand-over.ts';
 import { openReplicate, type Replicate } from './replicate.ts';
+import type { TreeItem } from './tree.ts';
 import { rankPeers } from './rank-peers.ts';
 import type { FilesNeeds, Stored } from './open-stored.ts';
 
@@ -8,6 +9,7 @@ import type { FilesNeeds, Stored } from './open-stored.ts';
 export function openCopying(
   { network, config, log, transfers, parts }: FilesNeeds,
   stored: Stored,
+  sealAgain: (item: TreeItem) => Promise<void>,
 ): { replicate: Replicate; possibleCopies(): number } {
   const { store, group, receipts, swarm, links, names } = network;
   const { tree, copies, holdersOf, minCopies } = stored;
@@ -47,6 +49,8 @@ export function openCopying(
       candidates: (key) => rankPeers(key, swarm.connected()),
       countDistinct: receipts.countDistinct,
       push: handOver,
+      obtainable: stored.obtainable,
+      sealAgain,
       onError: (error) => log.error({ error }, 'a round of replication failed'),
     }),
   );

@@ -28,10 +28,14 @@ export interface Files {
   isOwn: OwnBlocks['isOwn'];
 }
 
-/** What is still to be done after a restart, and again whenever a peer comes. */
-async function resume(tree: Tree, replicate: Replicate, autoOffload: AutoOffload): Promise<void> {
+/** What is still to be done after a restart, and again when the group or a setting changes. */
+async function resume(
+  tree: Tree,
+  wanted: number,
+  { replicate, autoOffload }: { replicate: Replicate; autoOffload: AutoOffload },
+): Promise<void> {
   for await (const item of tree.items()) {
-    replicate.wake([item.entry.path]);
+    if (item.state === 'waiting' || item.copies < wanted) replicate.wake([item.entry.path]);
     autoOffload.consider(item);
   }
 }
@@ -42,7 +46,11 @@ export async function openFiles(needs: FilesNeeds): Promise<Files> {
   const kernel = await loadKernel();
   const stored = await openStored(needs);
   const { folder, tree, copies, ownBlocks, confirmHeld, minCopies, keys, manifests } = stored;
-  const { replicate, possibleCopies } = openCopying(needs, stored);
+  const late: { touch?: (path: string) => void } = {};
+  const { replicate, possibleCopies } = openCopying(needs, stored, async (item) => {
+    await tree.set([{ ...item, seen: '' }]);
+    late.touch?.(item.entry.path);
+  });
   const swapping = await openSwapping(needs, stored, kernel);
   await recoverFiles({
     ...swapping,
@@ -50,7 +58,8 @@ export async function openFiles(needs: FilesNeeds): Promise<Files> {
     warnings,
     onRecovered: (what) => log.warn(what, 'an interrupted step was settled'),
   });
-  const { rules, autoOffload, tend } = await openTending(needs, stored, { swapping, replicate, kernel });
+  const { rules, autoOffload, tend, watch } = await openTending(needs, stored, { swapping, replicate, kernel });
+  late.touch = watch.touch;
 
   tree.onChange((item) => {
     autoOffload.consider(item);
@@ -64,19 +73,17 @@ export async function openFiles(needs: FilesNeeds): Promise<Files> {
       .deliverReleases(peerId, (release) => links.release(peerId).release(release))
       .catch((error: unknown) => log.debug({ error, peer: peerId }, 'releases were not delivered'));
   });
+  const lookThrough = (): void =>
+    void resume(tree, Math.min(config.get('copies.target'), possibleCopies()), { replicate, autoOffload }).catch(
+      (error: unknown) => log.error({ error }, 'files could not be looked through'),
+    );
   group.onChange((what) => {
-    if (what === 'members') replicate.retry();
+    if (what === 'members') lookThrough();
   });
   config.onChange((key) => {
-    if (key.startsWith('copies.')) replicate.retry();
-    if (key.startsWith('offload.') || key.startsWith('copies.'))
-      void resume(tree, replicate, autoOffload).catch((error: unknown) =>
-        log.error({ error }, 'files could not be looked through'),
-      );
+    if (key.startsWith('copies.') || key.startsWith('offload.')) lookThrough();
   });
-  void resume(tree, replicate, autoOffload).catch((error: unknown) =>
-    log.error({ error }, 'files could not be looked through'),
-  );
+  lookThrough();
 
   const { journal, locks, quarantine, offload, restore, setXattrs, fetchFrom } = swapping;
   const selection = openSelection(folder, tree);

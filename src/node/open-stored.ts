@@ -67,7 +67,10 @@ export interface Stored {
   /** 32 bytes: what this owner's blocks are kept under. */
   owner: Uint8Array;
   minCopies(): number;
+  /** Listed peers that gave a receipt for the block. */
   holdersOf(id: BlockId): string[];
+  /** Each of these blocks is here or with a holder. */
+  obtainable(ids: readonly BlockId[]): Promise<boolean>;
   /** From this machine or from peers. */
   fetch: Fetch;
   folder: Folder;
@@ -96,7 +99,13 @@ export async function openStored({
   const keys = followKeys(group);
   const owner = idBytes(group.ownerId);
   const minCopies = (): number => config.get('copies.min');
-  const holdersOf = (id: BlockId): string[] => receipts.holdersOf(id).map(({ peerId }) => peerId);
+  const isListed = (peerId: string): boolean => group.roleOf(peerId) !== undefined;
+  const holdersOf = (id: BlockId): string[] =>
+    receipts.holdersOf(id).flatMap(({ peerId }) => (isListed(peerId) ? [peerId] : []));
+  async function obtainable(ids: readonly BlockId[]): Promise<boolean> {
+    const here = await store.hasMany(ids);
+    return ids.every((id) => here.has(id) || holdersOf(id).length > 0);
+  }
   const fetch = async (id: BlockId): Promise<Uint8Array> => (await fetchBlock.fetch(id)).bytes;
 
   const folder = openFolder(root);
@@ -149,6 +158,7 @@ export async function openStored({
     owner,
     minCopies,
     holdersOf,
+    obtainable,
     fetch,
     folder,
     tree,

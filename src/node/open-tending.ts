@@ -27,7 +27,7 @@ export async function openTending(
   { swapping, replicate, kernel }: { swapping: Swapping; replicate: Replicate; kernel: Kernel },
 ): Promise<Tending> {
   const { network, config, db, log, warnings, parts } = needs;
-  const { folder, tree, keys, batch, holdersOf } = stored;
+  const { folder, tree, keys, batch } = stored;
   const { own, locks } = swapping;
   const { deviceId } = network.group;
   const rules = await openIgnoreRules(folder.root);
@@ -57,10 +57,6 @@ export async function openTending(
     deviceId,
     store: stored.ownStore,
     xattrsOf: async (absolute) => readXattrs(kernel, absolute),
-    async obtainable(ids) {
-      const here = await network.store.hasMany(ids);
-      return ids.every((id) => here.has(id) || holdersOf(id).length > 0);
-    },
   });
   const deletions = openDeletions({
     folder,

@@ -22,7 +22,15 @@ export interface ReplicateNeeds {
   /** Distinct copies that all known members together could make. */
   possibleCopies(): number;
   /** Pushes the blocks and keeps the receipts, then has the peer acknowledge the head; a text says why not. */
-  push(peerId: string, ids: readonly BlockId[], what: string): Promise<string | undefined>;
+  push(
+    peerId: string,
+    ids: readonly BlockId[],
+    what: { name: string; signal: AbortSignal },
+  ): Promise<string | undefined>;
+  /** Each of these blocks is here or with a holder. */
+  obtainable(ids: readonly BlockId[]): Promise<boolean>;
+  /** Nobody can supply the item's blocks, but its file is here: it has to be sealed again. */
+  sealAgain(item: TreeItem): Promise<void>;
   /** All pushes of a round have ended. */
   roundEnded(): void;
   onError(error: unknown): void;
@@ -114,6 +122,11 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
       }
       try {
         const ids = await copies.idsOf(item);
+        if (item.state === 'waiting' && !(await needs.obtainable(ids))) {
+          stall(path, 'its blocks were lost; the file is sealed again');
+          await needs.sealAgain(item);
+          continue;
+        }
         blocks += ids.length;
         round.push({ item, ids });
       } catch (error) {
@@ -174,7 +187,8 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
 
   async function runRound(round: readonly { item: TreeItem; ids: BlockId[] }[]): Promise<void> {
     const { byPeer } = await plan(round);
-    const what = round.length === 1 ? (round[0]?.item.entry.path ?? '') : `${round.length} files`;
+    const name = round.length === 1 ? (round[0]?.item.entry.path ?? '') : `${round.length} files`;
+    const what = { name, signal: stopping.signal };
     const failures = await Promise.all([...byPeer].map(([peerId, ids]) => push(peerId, [...ids], what)));
     needs.roundEnded();
     for (const { item } of round)
