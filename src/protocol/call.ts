@@ -1,5 +1,5 @@
 // One call on a channel: frames out, frames in, an end from each side, or a cancel. Also the frames that belong to every channel.
-// `close` of the stream, a cancel from either side and a signal all come together in `fail`.
+// The loss of the stream, a cancel from either side and a signal all come together in `failCall`.
 import { encode } from '@ipld/dag-cbor';
 import * as v from 'valibot';
 import { asDezentError, DezentError } from '../errors.ts';
@@ -43,190 +43,216 @@ export interface Call {
 
 /** What a call needs of its channel. */
 export interface Wire {
+  /** Numbers the call at its first frame, so that no number is ever skipped. */
   number(call: CallState): number;
   rule(type: number): FrameRule | undefined;
   write(id: number, type: number, body: readonly Uint8Array[], last: boolean): void;
+  /** Undefined when more may be written now. */
   ready(): Promise<void> | undefined;
   charge(call: CallState, bodyBytes: number): Promise<void>;
   unwait(call: CallState): void;
+  /** Somebody took this frame, or nobody ever will. */
   taken(rule: FrameRule, bodyBytes: number): void;
   done(call: CallState): void;
 }
 
 /** A call as its channel sees it. */
 export interface CallState {
-  readonly call: Call;
+  readonly wire: Wire;
+  /** What a cancel of the peer makes of the call; without it, the peer's own words as PEER_REFUSED. */
+  readonly cancelled: DezentError | undefined;
   /** 0 until the first frame was sent or the call accepted. */
-  id(): number;
-  accept(): void;
-  failure(): DezentError | undefined;
-  /** Ends our side; whatever the peer still says is dropped. */
-  leave(): void;
-  follow(signal: AbortSignal): void;
-  onFrame(frame: Frame, rule: FrameRule): void;
-  onCancel(reason: DezentError): void;
-  /** The channel is gone. */
-  fail(error: DezentError): void;
+  id: number;
+  inbox: { frame: Frame; rule: FrameRule }[];
+  /** Entries of the inbox that were given out. */
+  taken: number;
+  reader: PromiseWithResolvers<void> | undefined;
+  localEnded: boolean;
+  remoteEnded: boolean;
+  failure: DezentError | undefined;
+  controller: AbortController | undefined;
+  unfollow: (() => void) | undefined;
 }
 
-/** `cancelled` is the error that a cancel of the peer makes; without it, the peer's own words as PEER_REFUSED. */
 export function createCall(wire: Wire, cancelled?: DezentError): CallState {
-  let id = 0;
-  let inbox: { frame: Frame; rule: FrameRule }[] = [];
-  let taken = 0;
-  let reader: PromiseWithResolvers<void> | undefined;
-  let localEnded = false;
-  let remoteEnded = false;
-  let failure: DezentError | undefined;
-  let controller: AbortController | undefined;
-  let unfollow: (() => void) | undefined;
+  return {
+    wire,
+    cancelled,
+    id: 0,
+    inbox: [],
+    taken: 0,
+    reader: undefined,
+    localEnded: false,
+    remoteEnded: false,
+    failure: undefined,
+    controller: undefined,
+    unfollow: undefined,
+  };
+}
 
-  const wake = () => {
-    reader?.resolve();
-    reader = undefined;
-  };
-  const doneIfEnded = () => {
-    if (!localEnded || !remoteEnded) return;
-    unfollow?.();
-    if (id > 0) wire.done(state);
-  };
-  const dropInbox = () => {
-    for (const { frame, rule } of inbox.slice(taken)) wire.taken(rule, frame.body.length);
-    inbox = [];
-    taken = 0;
-  };
-  /** What has arrived can still be taken, unless this side wants no more of it. */
-  const failWith = (error: DezentError, unwanted: boolean) => {
-    if (failure !== undefined) return;
-    failure = error;
-    if (unwanted) dropInbox();
-    wire.unwait(state);
-    controller?.abort(error);
-    wake();
-  };
-  const cancel = (reason: DezentError) => {
-    if (id > 0) wire.write(id, CANCEL, [encodeCancel(reason)], false);
-    else remoteEnded = true;
-    localEnded = true;
-    failWith(reason, true);
-    doneIfEnded();
-  };
-  const end = () => {
-    if (localEnded || failure !== undefined) return;
-    localEnded = true;
-    if (id === 0) remoteEnded = true;
-    else wire.write(id, END, [ONE_ZERO], false);
-    doneIfEnded();
-  };
-
-  const call: Call = {
-    async send(type, body, { last = false } = {}) {
-      if (failure !== undefined) throw failure;
-      if (localEnded) throw new DezentError('INTERNAL', 'a frame was sent after the end of its call');
-      const parts = body instanceof Uint8Array ? [body] : body;
-      const bytes = bytesOf(parts);
-      const rule = wire.rule(type);
-      if (rule === undefined || bytes === 0 || bytes > rule.maxBytes) {
-        throw new DezentError('INTERNAL', `a ${rule?.name ?? type} frame of ${bytes} bytes cannot be sent`);
-      }
-      if (rule.bulk === true) {
-        await wire.charge(state, bytes);
-        if (failure !== undefined) throw failure as DezentError;
-      }
-      if (id === 0) id = wire.number(state);
-      wire.write(id, type, parts, last);
-      if (last) {
-        localEnded = true;
-        doneIfEnded();
-      }
-      const wait = wire.ready();
-      if (wait === undefined) return;
-      await wait;
-      if (failure !== undefined) throw failure as DezentError;
-    },
-    async next() {
-      for (;;) {
-        const entry = inbox[taken];
-        if (entry !== undefined) {
-          taken += 1;
-          if (taken === inbox.length) {
-            inbox = [];
-            taken = 0;
-          }
-          wire.taken(entry.rule, entry.frame.body.length);
-          return entry.frame;
-        }
-        if (failure !== undefined) throw failure;
-        if (remoteEnded) return undefined;
-        reader ??= Promise.withResolvers<void>();
-        await reader.promise;
-      }
-    },
+/** The call as its users see it. */
+export function callOf(state: CallState): Call {
+  const next = () => nextFrame(state);
+  return {
+    send: (type, body, { last = false } = {}) =>
+      sendFrame(state, type, body instanceof Uint8Array ? [body] : body, last),
+    next,
     frames: {
       [Symbol.asyncIterator]: () => ({
         async next() {
-          const value = await call.next();
+          const value = await next();
           return value === undefined ? { done: true, value } : { done: false, value };
         },
       }),
     },
-    end,
-    cancel(reason) {
-      if (failure === undefined && !(localEnded && remoteEnded)) cancel(reason);
-    },
+    end: () => endCall(state),
+    cancel: (reason) => cancelCall(state, reason),
     get signal() {
-      controller ??= new AbortController();
-      if (failure !== undefined) controller.abort(failure);
-      return controller.signal;
+      state.controller ??= new AbortController();
+      if (state.failure !== undefined) state.controller.abort(state.failure);
+      return state.controller.signal;
     },
   };
+}
 
-  const state: CallState = {
-    call,
-    id: () => id,
-    accept() {
-      id = wire.number(state);
-    },
-    failure: () => failure,
-    leave() {
-      end();
-      dropInbox();
-      if (!remoteEnded) failWith(new DezentError('CANCELLED', 'the call is over'), true);
-    },
-    follow(signal) {
-      const stop = () => call.cancel(asCancelled(signal.reason));
-      if (signal.aborted) {
-        stop();
-        return;
-      }
-      signal.addEventListener('abort', stop, { once: true });
-      unfollow = () => signal.removeEventListener('abort', stop);
-    },
-    onFrame(frame, rule) {
-      if (remoteEnded) throw new DezentError('BAD_FRAME', `a frame came after the end of call ${id}`);
-      if (frame.last || frame.type === END) remoteEnded = true;
-      if (frame.type !== END) {
-        if (failure === undefined) inbox.push({ frame, rule });
-        else wire.taken(rule, frame.body.length);
-      }
-      wake();
-      doneIfEnded();
-    },
-    onCancel(reason) {
-      remoteEnded = true;
-      if (!localEnded) wire.write(id, CANCEL, [encodeCancel(reason)], false);
-      localEnded = true;
-      failWith(cancelled ?? reason, false);
-      doneIfEnded();
-    },
-    fail(error) {
-      localEnded = true;
-      remoteEnded = true;
-      unfollow?.();
-      failWith(error, false);
-    },
-  };
-  return state;
+async function sendFrame(state: CallState, type: number, body: readonly Uint8Array[], last: boolean): Promise<void> {
+  const { wire } = state;
+  throwIfFailed(state);
+  if (state.localEnded) throw new DezentError('INTERNAL', 'a frame was sent after the end of its call');
+  const bytes = bytesOf(body);
+  const rule = wire.rule(type);
+  if (rule === undefined || bytes === 0 || bytes > rule.maxBytes) {
+    throw new DezentError('INTERNAL', `a ${rule?.name ?? type} frame of ${bytes} bytes cannot be sent`);
+  }
+  if (rule.bulk === true) {
+    await wire.charge(state, bytes);
+    throwIfFailed(state);
+  }
+  if (state.id === 0) state.id = wire.number(state);
+  wire.write(state.id, type, body, last);
+  if (last) {
+    state.localEnded = true;
+    doneIfEnded(state);
+  }
+  const wait = wire.ready();
+  if (wait === undefined) return;
+  await wait;
+  throwIfFailed(state);
+}
+
+async function nextFrame(state: CallState): Promise<Frame | undefined> {
+  for (;;) {
+    const entry = state.inbox[state.taken];
+    if (entry !== undefined) {
+      state.taken += 1;
+      if (state.taken === state.inbox.length) emptyInbox(state);
+      state.wire.taken(entry.rule, entry.frame.body.length);
+      return entry.frame;
+    }
+    throwIfFailed(state);
+    if (state.remoteEnded) return undefined;
+    state.reader ??= Promise.withResolvers<void>();
+    await state.reader.promise;
+  }
+}
+
+function endCall(state: CallState): void {
+  if (state.localEnded || state.failure !== undefined) return;
+  state.localEnded = true;
+  if (state.id === 0) state.remoteEnded = true;
+  else state.wire.write(state.id, END, [ONE_ZERO], false);
+  doneIfEnded(state);
+}
+
+/** Does nothing when the call has ended or failed already. */
+export function cancelCall(state: CallState, reason: DezentError): void {
+  if (state.failure !== undefined || (state.localEnded && state.remoteEnded)) return;
+  if (state.id > 0) state.wire.write(state.id, CANCEL, [encodeCancel(reason)], false);
+  else state.remoteEnded = true;
+  state.localEnded = true;
+  failCall(state, reason, true);
+  doneIfEnded(state);
+}
+
+/** Ends our side; whatever the peer still says is dropped. */
+export function leaveCall(state: CallState): void {
+  endCall(state);
+  dropInbox(state);
+  if (!state.remoteEnded) failCall(state, new DezentError('CANCELLED', 'the call is over'), true);
+}
+
+/** Cancels the call when the signal fires. */
+export function followSignal(state: CallState, signal: AbortSignal): void {
+  const stop = () => cancelCall(state, asCancelled(signal.reason));
+  if (signal.aborted) {
+    stop();
+    return;
+  }
+  signal.addEventListener('abort', stop, { once: true });
+  state.unfollow = () => signal.removeEventListener('abort', stop);
+}
+
+/** A frame of the peer has come. Throws BAD_FRAME after the peer's end. */
+export function receiveFrame(state: CallState, frame: Frame, rule: FrameRule): void {
+  if (state.remoteEnded) throw new DezentError('BAD_FRAME', `a frame came after the end of call ${state.id}`);
+  if (frame.last || frame.type === END) state.remoteEnded = true;
+  if (frame.type !== END && state.failure === undefined) state.inbox.push({ frame, rule });
+  else state.wire.taken(rule, frame.body.length);
+  wakeReader(state);
+  doneIfEnded(state);
+}
+
+/** The peer has cancelled the call. */
+export function receiveCancel(state: CallState, reason: DezentError): void {
+  state.remoteEnded = true;
+  if (!state.localEnded) state.wire.write(state.id, CANCEL, [encodeCancel(reason)], false);
+  state.localEnded = true;
+  failCall(state, state.cancelled ?? reason, false);
+  doneIfEnded(state);
+}
+
+/** The channel is gone. */
+export function loseCall(state: CallState, error: DezentError): void {
+  state.localEnded = true;
+  state.remoteEnded = true;
+  state.unfollow?.();
+  failCall(state, error, false);
+}
+
+/** What has arrived can still be taken, unless this side wants no more of it. */
+function failCall(state: CallState, error: DezentError, unwanted: boolean): void {
+  if (state.failure !== undefined) return;
+  state.failure = error;
+  if (unwanted) dropInbox(state);
+  state.wire.unwait(state);
+  state.controller?.abort(error);
+  wakeReader(state);
+}
+
+function throwIfFailed({ failure }: CallState): void {
+  if (failure !== undefined) throw failure;
+}
+
+function doneIfEnded(state: CallState): void {
+  if (!state.localEnded || !state.remoteEnded) return;
+  state.unfollow?.();
+  if (state.id > 0) state.wire.done(state);
+}
+
+function wakeReader(state: CallState): void {
+  state.reader?.resolve();
+  state.reader = undefined;
+}
+
+function dropInbox(state: CallState): void {
+  const dropped = state.inbox.slice(state.taken);
+  emptyInbox(state);
+  for (const { frame, rule } of dropped) state.wire.taken(rule, frame.body.length);
+}
+
+function emptyInbox(state: CallState): void {
+  state.inbox = [];
+  state.taken = 0;
 }
 
 /** The peer's reason, made harmless: it is text of a stranger that ends up in logs and on terminals. */

@@ -15,25 +15,34 @@
 // (which may also follow the others, until the peer has ended too); whoever gets a cancel answers with one unless it has ended already. A frame outside of this is BAD_FRAME and aborts the stream.
 import type { Stream } from '@libp2p/interface';
 import { asDezentError, DezentError } from '../errors.ts';
+import type { BodyPool } from './body-pool.ts';
 import {
   ALIVE,
+  callOf,
   CANCEL,
+  cancelCall,
   CHANNEL_FRAMES,
-  CREDIT,
   createCall,
+  CREDIT,
   decodeCancel,
   decodeCredit,
   encodeCredit,
-  END,
+  followSignal,
+  leaveCall,
+  loseCall,
   ONE_ZERO,
+  receiveCancel,
+  receiveFrame,
 } from './call.ts';
-import type { Call, CallState } from './call.ts';
-import type { BodyPool } from './body-pool.ts';
+import type { Call, CallState, Wire } from './call.ts';
 import { costOf, createReceiveCredit, createSendCredit } from './credit.ts';
+import type { ReceiveCredit, SendCredit } from './credit.ts';
 import { createFrameReader, encodeFrame } from './frame.ts';
 import type { Frame, FrameRule, FrameTable } from './frame.ts';
 import { createFrameWriter } from './frame-writer.ts';
+import type { FrameWriter } from './frame-writer.ts';
 import { createWatchdog } from './watchdog.ts';
+import type { Watchdog } from './watchdog.ts';
 
 export type { Call } from './call.ts';
 export type { Frame, FrameTable } from './frame.ts';
@@ -90,203 +99,254 @@ export interface Channel {
   close(): Promise<void>;
 }
 
+/** A channel from inside: what its functions share. */
+interface Core {
+  readonly stream: Stream;
+  readonly options: ChannelOptions;
+  readonly settings: ChannelSettings;
+  readonly calls: Map<number, CallState>;
+  readonly wire: Wire;
+  readonly writer: FrameWriter;
+  readonly sendCredit: SendCredit;
+  readonly receiveCredit: ReceiveCredit;
+  readonly halfFrame: Watchdog;
+  readonly creditStall: Watchdog;
+  readonly silence: Watchdog;
+  readonly closed: PromiseWithResolvers<DezentError | undefined>;
+  lastId: number;
+  /** Calls whose `onCall` is at work; more than `calls` when cancelled ones are slow to stop. */
+  running: number;
+  inboxBytes: number;
+  ended: boolean;
+  aliveTimer: NodeJS.Timeout | undefined;
+}
+
 export function openChannel(stream: Stream, options: ChannelOptions): Channel {
-  const { onCall } = options;
-  const settings = { ...CHANNEL_SETTINGS, ...options.settings };
-  const table: FrameTable = { ...options.frames, ...CHANNEL_FRAMES };
-  const calls = new Map<number, CallState>();
-  const closed = Promise.withResolvers<DezentError | undefined>();
-  const sendCredit = createSendCredit();
-  const receiveCredit = createReceiveCredit((cost) => write(0, CREDIT, [encodeCredit(cost)], false));
-  const writer = createFrameWriter(stream, settings.stallMs, (error) => abort(error));
-  const timedOut = (what: string) => () => abort(new DezentError('TIMEOUT', what));
-  const halfFrame = createWatchdog(
-    settings.halfFrameMs,
-    timedOut(`half a frame, then nothing for ${settings.halfFrameMs} ms`),
-  );
-  const creditStall = createWatchdog(
-    settings.stallMs,
-    timedOut(`the peer has taken no block for ${settings.stallMs} ms`),
-  );
-  const silence = createWatchdog(
-    settings.silenceMs,
-    timedOut(`no answer and no sign of life for ${settings.silenceMs} ms`),
-  );
-  let lastId = 0;
-  let running = 0;
-  let inboxBytes = 0;
-  let ended = false;
-  let aliveTimer: NodeJS.Timeout | undefined;
-
-  const write = (id: number, type: number, body: readonly Uint8Array[], last: boolean) =>
-    writer.write(encodeFrame(type, id, body, last));
-
-  const finish = (error: DezentError | undefined) => {
-    if (ended) return;
-    ended = true;
-    for (const watchdog of [halfFrame, creditStall, silence]) watchdog.disarm();
-    clearInterval(aliveTimer);
-    writer.stop();
-    const lost = new DezentError(
-      'UNREACHABLE',
-      `the connection to the peer was lost${error === undefined ? '' : `: ${error.message}`}`,
-      { cause: error },
-    );
-    for (const call of calls.values()) call.fail(lost);
-    calls.clear();
-    sendCredit.drop();
-    closed.resolve(error);
-  };
-  const abort = (error: DezentError) => {
-    if (ended) return;
-    finish(error);
-    stream.abort(error);
-  };
-
-  /** What a call needs of its channel. */
-  const wire = {
-    /** Numbers the call at its first frame, so that no number is ever skipped. */
-    number(call: CallState): number {
-      if (ended) throw new DezentError('UNREACHABLE', 'the connection to the peer was lost');
-      if (calls.size >= settings.maxCalls)
-        throw new DezentError('BUSY', `${settings.maxCalls} calls to the peer are in flight`);
-      lastId += 1;
-      calls.set(lastId, call);
-      if (onCall === undefined) silence.arm();
-      return lastId;
+  const core = createCore(stream, options);
+  listen(core);
+  if (stream.status !== 'open') finish(core, new DezentError('UNREACHABLE', 'the stream had ended before it was used'));
+  return {
+    open: ({ signal } = {}) => openCall(core, signal),
+    closed: core.closed.promise,
+    abort: (error) => abort(core, error),
+    async close() {
+      if (core.ended) return;
+      try {
+        await core.writer.close();
+      } catch (cause) {
+        abort(core, asLost(cause));
+      }
+      finish(core, undefined);
     },
-    rule: (type: number): FrameRule | undefined => options.frames[type],
-    write,
-    ready: () => writer.ready(),
-    async charge(call: CallState, bodyBytes: number) {
+  };
+}
+
+function createCore(stream: Stream, options: ChannelOptions): Core {
+  const settings = { ...CHANNEL_SETTINGS, ...options.settings };
+  const { halfFrameMs, stallMs, silenceMs } = settings;
+  const writer = createFrameWriter(stream, stallMs, (error) => abort(core, error));
+  const giveUp = (what: string) => () => abort(core, new DezentError('TIMEOUT', what));
+  const core: Core = {
+    stream,
+    options,
+    settings,
+    calls: new Map(),
+    // The wire reaches the core only when a call uses it.
+    wire: createWire(() => core),
+    writer,
+    sendCredit: createSendCredit(),
+    receiveCredit: createReceiveCredit((cost) => writer.write(encodeFrame(CREDIT, 0, [encodeCredit(cost)], false))),
+    halfFrame: createWatchdog(halfFrameMs, giveUp(`half a frame, then nothing for ${halfFrameMs} ms`)),
+    creditStall: createWatchdog(stallMs, giveUp(`the peer has taken no block for ${stallMs} ms`)),
+    silence: createWatchdog(silenceMs, giveUp(`no answer and no sign of life for ${silenceMs} ms`)),
+    closed: Promise.withResolvers<DezentError | undefined>(),
+    lastId: 0,
+    running: 0,
+    inboxBytes: 0,
+    ended: false,
+    aliveTimer: undefined,
+  };
+  return core;
+}
+
+/** What the calls of a channel need of it. */
+function createWire(coreOf: () => Core): Wire {
+  return {
+    number: (call) => numberCall(coreOf(), call),
+    rule: (type) => coreOf().options.frames[type],
+    write: (id, type, body, last) => coreOf().writer.write(encodeFrame(type, id, body, last)),
+    ready: () => coreOf().writer.ready(),
+    async charge(call, bodyBytes) {
+      const { sendCredit, creditStall } = coreOf();
       const turn = sendCredit.take(call, costOf(bodyBytes));
       if (turn === undefined) return;
       creditStall.arm();
       await turn;
     },
-    unwait: (call: CallState) => sendCredit.drop(call),
-    /** Somebody took this frame, or nobody ever will. */
-    taken(rule: FrameRule, bodyBytes: number) {
-      const cost = costOf(bodyBytes);
-      if (rule.bulk === true) {
-        receiveCredit.giveBack(cost);
-        return;
-      }
-      inboxBytes -= cost;
-      if (inboxBytes < MAX_INBOX_BYTES / 2 && stream.readStatus === 'paused') queueMicrotask(resume);
-    },
-    done(call: CallState) {
-      calls.delete(call.id());
-      if (calls.size > 0) return;
-      silence.disarm();
-      clearInterval(aliveTimer);
-      aliveTimer = undefined;
-    },
+    unwait: (call) => coreOf().sendCredit.drop(call),
+    taken: (rule, bodyBytes) => giveBack(coreOf(), rule, costOf(bodyBytes)),
+    done: (call) => forgetCall(coreOf(), call),
   };
-  const resume = () => {
-    if (stream.readStatus === 'paused' && inboxBytes < MAX_INBOX_BYTES / 2) stream.resume();
-  };
+}
 
-  const serve = async (call: CallState) => {
-    running += 1;
-    aliveTimer ??= setInterval(() => write(0, ALIVE, [ONE_ZERO], false), settings.aliveMs).unref();
-    try {
-      await onCall?.(call.call);
-      call.leave();
-    } catch (cause) {
-      const error = asDezentError(cause);
-      if (error !== call.failure()) options.onFault?.(error);
-      if (error.code === 'BAD_FRAME') abort(error);
-      else call.call.cancel(error);
-    } finally {
-      running -= 1;
-    }
-  };
-  const accept = (id: number): CallState => {
-    if (onCall === undefined || id !== lastId + 1)
-      throw new DezentError('BAD_FRAME', `a frame belongs to call ${id}, which is not open`);
-    if (calls.size >= settings.maxCalls || running >= 2 * settings.maxCalls) {
-      throw new DezentError('BAD_FRAME', `the peer has more than ${settings.maxCalls} calls in flight`);
-    }
-    const call = createCall(wire, new DezentError('CANCELLED', 'the peer has cancelled the call'));
-    call.accept();
-    void serve(call);
-    return call;
-  };
-  const onChannelFrame = (frame: Frame) => {
-    if (frame.type !== CREDIT) return;
-    sendCredit.grant(decodeCredit(frame.body));
-    if (sendCredit.waiting()) creditStall.arm();
-    else creditStall.disarm();
-  };
-  const onFrame = (id: number, frame: Frame, rule: FrameRule) => {
-    if (frame.type === CREDIT || frame.type === ALIVE) {
-      onChannelFrame(frame);
-      return;
-    }
-    const cost = costOf(frame.body.length);
-    if (rule.bulk === true) receiveCredit.charge(cost);
-    else inboxBytes += cost;
-    const known = calls.get(id);
-    // A cancel may cross the end of its call.
-    const late = known === undefined && frame.type === CANCEL && id > 0 && id <= lastId;
-    const call = known ?? (late ? undefined : accept(id));
-    if (call === undefined) wire.taken(rule, frame.body.length);
-    else if (frame.type === CANCEL) call.onCancel(decodeCancel(frame.body));
-    else call.onFrame(frame, rule);
-    if (!late && (frame.type === CANCEL || frame.type === END)) wire.taken(rule, frame.body.length);
-  };
-
-  const reader = createFrameReader(table, onFrame, options.bodies?.take);
+/** Takes what comes from the stream until it ends. */
+function listen(core: Core): void {
+  const { stream } = core;
+  const table: FrameTable = { ...core.options.frames, ...CHANNEL_FRAMES };
+  const reader = createFrameReader(
+    table,
+    (id, frame, rule) => onFrame(core, id, frame, rule),
+    core.options.bodies?.take,
+  );
   stream.maxReadBufferLength = Math.max(stream.maxReadBufferLength, MAX_PAUSED_BYTES);
-  stream.addEventListener('message', (event) => {
-    if (ended) return;
+  stream.addEventListener('message', ({ data }) => {
+    if (core.ended) return;
     try {
-      if (event.data instanceof Uint8Array) reader.push(event.data);
-      else for (const piece of event.data) reader.push(piece);
-      if (ended) return;
-      if (reader.halfway()) halfFrame.arm();
-      else halfFrame.disarm();
-      if (onCall === undefined && calls.size > 0) silence.arm();
-      if (inboxBytes > MAX_INBOX_BYTES && stream.readStatus === 'readable') stream.pause();
+      if (data instanceof Uint8Array) reader.push(data);
+      else for (const piece of data) reader.push(piece);
+      afterReading(core, reader.halfway());
     } catch (cause) {
-      abort(asDezentError(cause));
+      abort(core, asDezentError(cause));
     }
   });
   stream.addEventListener('end', () => {
     // An abort or reset also ends reading, and tells its reason with 'close'.
-    if (ended || stream.status === 'aborted' || stream.status === 'reset') return;
-    finish(undefined);
+    if (core.ended || stream.status === 'aborted' || stream.status === 'reset') return;
+    finish(core, undefined);
     // The peer says no more; what we might still say, nobody waits for.
     stream.close().catch((cause: unknown) => stream.abort(asDezentError(cause)));
   });
-  stream.addEventListener('close', (event) => finish(event.error === undefined ? undefined : asLost(event.error)));
-  if (stream.status !== 'open') finish(new DezentError('UNREACHABLE', 'the stream had ended before it was used'));
+  stream.addEventListener('close', ({ error }) => finish(core, error === undefined ? undefined : asLost(error)));
+}
 
-  return {
-    open({ signal } = {}) {
-      if (ended) throw new DezentError('UNREACHABLE', 'the connection to the peer was lost');
-      if (lastId >= MAX_CALL_ID) {
-        const spent = new DezentError('UNREACHABLE', 'the channel has used up its numbers; the next one starts anew');
-        abort(spent);
-        throw spent;
-      }
-      const call = createCall(wire);
-      if (signal !== undefined) call.follow(signal);
-      return call.call;
-    },
-    closed: closed.promise,
-    abort,
-    async close() {
-      if (ended) return;
-      try {
-        await writer.close();
-      } catch (cause) {
-        abort(asLost(cause));
-      }
-      finish(undefined);
-    },
-  };
+function afterReading(core: Core, halfway: boolean): void {
+  if (core.ended) return;
+  if (halfway) core.halfFrame.arm();
+  else core.halfFrame.disarm();
+  if (core.options.onCall === undefined && core.calls.size > 0) core.silence.arm();
+  if (core.inboxBytes > MAX_INBOX_BYTES && core.stream.readStatus === 'readable') core.stream.pause();
+}
+
+function onFrame(core: Core, id: number, frame: Frame, rule: FrameRule): void {
+  if (frame.type === ALIVE) return;
+  if (frame.type === CREDIT) {
+    core.sendCredit.grant(decodeCredit(frame.body));
+    if (core.sendCredit.waiting()) core.creditStall.arm();
+    else core.creditStall.disarm();
+    return;
+  }
+  const cost = costOf(frame.body.length);
+  if (rule.bulk === true) core.receiveCredit.charge(cost);
+  else core.inboxBytes += cost;
+  const known = core.calls.get(id);
+  if (frame.type !== CANCEL) {
+    receiveFrame(known ?? accept(core, id), frame, rule);
+    return;
+  }
+  giveBack(core, rule, cost);
+  // A cancel may cross the end of its call.
+  if (known !== undefined) receiveCancel(known, decodeCancel(frame.body));
+  else if (id === 0 || id > core.lastId) throw notOpen(id);
+}
+
+/** Frees what a frame cost once somebody has taken it, or nobody ever will. */
+function giveBack(core: Core, rule: FrameRule, cost: number): void {
+  if (rule.bulk === true) {
+    core.receiveCredit.giveBack(cost);
+    return;
+  }
+  core.inboxBytes -= cost;
+  if (core.stream.readStatus === 'paused') queueMicrotask(() => resumeIfRoom(core));
+}
+
+function resumeIfRoom({ stream, inboxBytes }: Core): void {
+  if (stream.readStatus === 'paused' && inboxBytes < MAX_INBOX_BYTES / 2) stream.resume();
+}
+
+function numberCall(core: Core, call: CallState): number {
+  const { calls, settings, options } = core;
+  if (core.ended) throw new DezentError('UNREACHABLE', 'the connection to the peer was lost');
+  if (calls.size >= settings.maxCalls) {
+    throw new DezentError('BUSY', `${settings.maxCalls} calls to the peer are in flight`);
+  }
+  core.lastId += 1;
+  calls.set(core.lastId, call);
+  if (options.onCall === undefined) core.silence.arm();
+  return core.lastId;
+}
+
+function forgetCall(core: Core, call: CallState): void {
+  core.calls.delete(call.id);
+  if (core.calls.size > 0) return;
+  core.silence.disarm();
+  clearInterval(core.aliveTimer);
+  core.aliveTimer = undefined;
+}
+
+function openCall(core: Core, signal: AbortSignal | undefined): Call {
+  if (core.ended) throw new DezentError('UNREACHABLE', 'the connection to the peer was lost');
+  if (core.lastId >= MAX_CALL_ID) {
+    const spent = new DezentError('UNREACHABLE', 'the channel has used up its numbers; the next one starts anew');
+    abort(core, spent);
+    throw spent;
+  }
+  const call = createCall(core.wire);
+  if (signal !== undefined) followSignal(call, signal);
+  return callOf(call);
+}
+
+/** The call that this first frame begins. */
+function accept(core: Core, id: number): CallState {
+  const { calls, settings, wire } = core;
+  if (core.options.onCall === undefined || id !== core.lastId + 1) throw notOpen(id);
+  if (calls.size >= settings.maxCalls || core.running >= 2 * settings.maxCalls) {
+    throw new DezentError('BAD_FRAME', `the peer has more than ${settings.maxCalls} calls in flight`);
+  }
+  const call = createCall(wire, new DezentError('CANCELLED', 'the peer has cancelled the call'));
+  call.id = wire.number(call);
+  void serve(core, call, core.options.onCall);
+  return call;
+}
+
+async function serve(core: Core, call: CallState, onCall: (call: Call) => Promise<void>): Promise<void> {
+  const sayAlive = () => core.writer.write(encodeFrame(ALIVE, 0, [ONE_ZERO], false));
+  core.running += 1;
+  core.aliveTimer ??= setInterval(sayAlive, core.settings.aliveMs).unref();
+  try {
+    await onCall(callOf(call));
+    leaveCall(call);
+  } catch (cause) {
+    const error = asDezentError(cause);
+    if (error !== call.failure) core.options.onFault?.(error);
+    if (error.code === 'BAD_FRAME') abort(core, error);
+    else cancelCall(call, error);
+  } finally {
+    core.running -= 1;
+  }
+}
+
+function finish(core: Core, error: DezentError | undefined): void {
+  if (core.ended) return;
+  core.ended = true;
+  for (const watchdog of [core.halfFrame, core.creditStall, core.silence]) watchdog.disarm();
+  clearInterval(core.aliveTimer);
+  core.writer.stop();
+  const why = error === undefined ? '' : `: ${error.message}`;
+  const lost = new DezentError('UNREACHABLE', `the connection to the peer was lost${why}`, { cause: error });
+  for (const call of core.calls.values()) loseCall(call, lost);
+  core.calls.clear();
+  core.sendCredit.drop();
+  core.closed.resolve(error);
+}
+
+function abort(core: Core, error: DezentError): void {
+  if (core.ended) return;
+  finish(core, error);
+  core.stream.abort(error);
+}
+
+function notOpen(id: number): DezentError {
+  return new DezentError('BAD_FRAME', `a frame belongs to call ${id}, which is not open`);
 }
 
 function asLost(cause: unknown): DezentError {
