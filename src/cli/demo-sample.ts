@@ -11,7 +11,8 @@ export interface SampleFile {
   sizeBytes: number;
   sha256: string;
   mode: number;
-  mtimeMs: number;
+  /** Microseconds: what Node can give back to a file. */
+  mtimeUs: bigint;
 }
 
 const MIB_BYTES = 2 ** 20;
@@ -116,12 +117,24 @@ async function writeLargeFile(path: string, signal: AbortSignal): Promise<void> 
 
 /** A file as it is on disk now. */
 export async function describe(folder: string, path: string): Promise<SampleFile> {
-  const { size, mode, mtimeMs } = await stat(join(folder, path));
+  const { size, mode, mtimeNs } = await stat(join(folder, path), { bigint: true });
   const hash = createHash('sha256');
   await pipeline(createReadStream(join(folder, path), { highWaterMark: MIB_BYTES }), hash);
-  return { path, sizeBytes: size, sha256: hash.digest('hex'), mode: mode & 0o7777, mtimeMs };
+  return {
+    path,
+    sizeBytes: Number(size),
+    sha256: hash.digest('hex'),
+    mode: Number(mode) & 0o7777,
+    mtimeUs: mtimeNs / 1000n,
+  };
 }
 
-export function isSame(a: SampleFile, b: SampleFile): boolean {
-  return a.sizeBytes === b.sizeBytes && a.sha256 === b.sha256 && a.mode === b.mode && a.mtimeMs === b.mtimeMs;
+/** What of a file is not as it was: any of "size", "content", "mode", "time". */
+export function differences(before: SampleFile, after: SampleFile): string[] {
+  return [
+    ...(before.sizeBytes === after.sizeBytes ? [] : ['size']),
+    ...(before.sha256 === after.sha256 ? [] : ['content']),
+    ...(before.mode === after.mode ? [] : [`mode ${before.mode.toString(8)} → ${after.mode.toString(8)}`]),
+    ...(before.mtimeUs === after.mtimeUs ? [] : [`time ${before.mtimeUs} → ${after.mtimeUs}`]),
+  ];
 }

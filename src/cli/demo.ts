@@ -5,14 +5,14 @@ import { mkdtemp, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { DezentError } from '../errors.ts';
-import type { FreedFile, ListedFile, OpenedFile, Progress, StatusValue } from '../node/control-api.ts';
+import { DezentError, isDezentError } from '../errors.ts';
+import type { FreedFile, ListedFile, OpenedFile, Progress, StatusValue, WhyValue } from '../node/control-api.ts';
 import { openDemoGround, type DemoGround, type DemoNode } from './demo-nodes.ts';
-import { describe, isSame, writeSample, type SampleFile } from './demo-sample.ts';
+import { describe, differences, writeSample, type SampleFile } from './demo-sample.ts';
 import { diskUsage } from './disk-usage.ts';
 import type { Output } from './output.ts';
 import { openProgressView, progressText } from './progress-line.ts';
-import { countText, sizeText } from './text.ts';
+import { countText, safeText, sizeText } from './text.ts';
 
 export interface DemoValue {
   files: number;
@@ -30,7 +30,7 @@ const STUB_MIN_BYTES = 4096;
 const POLL_MS = 250;
 const CONNECT_LIMIT_MS = 60_000;
 /** Offloading by itself begins after settleMs; the sample takes seconds, a slow disk some more. */
-const STUB_LIMIT_MS = 180_000;
+const STUB_LIMIT_MS = 120_000;
 /** How often progress is printed where there is no terminal. */
 const PLAIN_PROGRESS_MS = 3000;
 
@@ -159,9 +159,21 @@ async function waitForStubs(output: Output, node: DemoNode, signal: AbortSignal)
   };
   try {
     await until(areStubbed, { limitMs: STUB_LIMIT_MS, what: 'the files to become stubs', signal });
+  } catch (error) {
+    throw isDezentError(error, 'TIMEOUT') ? await explained(error, node) : error;
   } finally {
     view.end();
   }
+}
+
+/** What the node itself says about the first file that is late. */
+async function explained(error: DezentError, node: DemoNode): Promise<DezentError> {
+  const late = (await listed(node)).find(
+    ({ kind, sizeBytes, state }) => kind === 'file' && sizeBytes >= STUB_MIN_BYTES && state !== 'stubbed',
+  );
+  if (late === undefined) return error;
+  const why = (await node.ask(['why', join(node.folder, late.path)])) as WhyValue;
+  return new DezentError('TIMEOUT', `${error.message}; ${why.path} is ${why.state}: ${why.reason}`);
 }
 
 async function listed(node: DemoNode): Promise<ListedFile[]> {
@@ -181,7 +193,8 @@ async function openAll(node: DemoNode, stubs: readonly ListedFile[]): Promise<Se
 async function changedFiles(node: DemoNode, sample: readonly SampleFile[]): Promise<string[]> {
   const changed: string[] = [];
   for (const before of sample) {
-    if (!isSame(before, await describe(node.folder, before.path))) changed.push(before.path);
+    const parts = differences(before, await describe(node.folder, before.path));
+    if (parts.length > 0) changed.push(`${safeText(before.path)} (${parts.join(', ')})`);
   }
   return changed;
 }

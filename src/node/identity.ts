@@ -20,6 +20,14 @@ export async function lstatIfPresent(path: string): Promise<BigIntStats | undefi
 
 export const mtimeUsOf = (stats: BigIntStats): number => Number(stats.mtimeNs / 1000n);
 export const birthtimeUsOf = (stats: BigIntStats): number => Number(stats.birthtimeNs / 1000n);
+
+/**
+ * What utimes() takes for a time of microseconds since 1970, so that {@link mtimeUsOf} gives the same microseconds back: half of one is added,
+ * because the seconds of a double are cut off, which would lose one in every second file. Node turns negative seconds into "now"; a Date
+ * keeps such times, to the millisecond.
+ */
+export const utimeOf = (timeUs: number): number | Date => (timeUs < 0 ? new Date(timeUs / 1000) : (timeUs + 0.5) / 1e6);
+
 export const modeOf = (stats: BigIntStats): number => Number(stats.mode) & 0o7777;
 
 /** The size part of an identity, bytes. */

@@ -9,7 +9,7 @@ import { checkedContent, contentHashOf } from '../store/pipeline.ts';
 import type { ContentKeys } from '../store/secrets.ts';
 import { syncDirectory } from './durable-file.ts';
 import { OWN_TMP_PREFIX } from './folder.ts';
-import { lstatIfPresent } from './identity.ts';
+import { lstatIfPresent, utimeOf } from './identity.ts';
 import type { Fetch } from './manifests.ts';
 import { openStable } from './stable-file.ts';
 import { linkNew } from './swap.ts';
@@ -75,7 +75,7 @@ export async function writeChecked(
     await writePieces(file, manifest, needs, options);
     if (meta.xattrs) await needs.setXattrs(tmp, meta.xattrs);
     await file.chmod(meta.mode & 0o7777);
-    await file.utimes(new Date(), meta.mtimeUs / 1e6);
+    await file.utimes(new Date(), utimeOf(meta.mtimeUs));
     await file.sync();
   } catch (error) {
     await unlink(tmp);

@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { DezentError, systemCode } from '../errors.ts';
 import { STUB_MAX_BYTES } from '../store/stub.ts';
 import { syncDirectory } from './durable-file.ts';
-import { identityOf, lstatIfPresent } from './identity.ts';
+import { identityOf, lstatIfPresent, utimeOf } from './identity.ts';
 
 /** Writes a new file beside its place: O_EXCL, fsynced. Leaves nothing when it fails. */
 export async function writeNew(path: string, bytes: Uint8Array, mode: number, mtimeS: number): Promise<void> {
@@ -115,5 +115,5 @@ export async function readStubBytes(path: string): Promise<{ bytes: Buffer; iden
 
 /** Sets times in microseconds since 1970 (what utimes keeps). */
 export async function setTimes(path: string, mtimeUs: number): Promise<void> {
-  await utimes(path, new Date(), mtimeUs / 1e6);
+  await utimes(path, new Date(), utimeOf(mtimeUs));
 }
