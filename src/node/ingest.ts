@@ -53,6 +53,7 @@ export interface IngestNeeds {
   keys: () => ContentKeys;
   owner: Uint8Array;
   deviceId: string;
+  minCopies(): number;
   /** True when each of these blocks is here or with a holder: only then is known content reused. */
   obtainable(ids: readonly BlockId[]): Promise<boolean>;
   xattrsOf(absolute: string): Promise<Record<string, Uint8Array> | undefined>;
@@ -75,7 +76,7 @@ function checkPath(path: string): void {
 }
 
 /** Read, but not yet in the catalog: an item that needs no entry, or the change to make. */
-type Prepared = { item: TreeItem } | { change: Change; newBytes: number };
+type Prepared = { item: TreeItem; seen: string } | { change: Change; newBytes: number };
 
 type Meta = Omit<CatalogEntry, 'root' | 'fileId' | 'versions' | 'path'>;
 
@@ -92,7 +93,7 @@ function sameMeta(entry: CatalogEntry, meta: Meta): boolean {
 }
 
 export function openIngest(needs: IngestNeeds): Ingest {
-  const { folder, tree, store, contents, batch, keys, owner, deviceId, obtainable, xattrsOf } = needs;
+  const { folder, tree, store, contents, batch, keys, owner, deviceId, minCopies, obtainable, xattrsOf } = needs;
   const limit = pLimit(FILES_IN_FLIGHT);
   let reading = 0;
 
@@ -157,7 +158,7 @@ export function openIngest(needs: IngestNeeds): Ingest {
 
   /** The same content keeps its state (a file beside its stub is a restored one); everything else has to be protected. */
   function nextState(before: TreeItem | undefined, sameContent: boolean): FileState {
-    if (!sameContent || before === undefined) return 'waiting';
+    if (!sameContent || before === undefined) return minCopies() === 0 ? 'protected' : 'waiting';
     return before.state === 'stubbed' ? 'restored' : before.state;
   }
 
@@ -197,7 +198,7 @@ export function openIngest(needs: IngestNeeds): Ingest {
     const state = nextState(before, sameContent);
     const seen = identityOf(stats);
     if (sameContent && before?.entry.path === path && sameMeta(before.entry, meta)) {
-      return { item: { ...before, seen, state, since: state === before.state ? before.since : Date.now() } };
+      return { item: before, seen };
     }
     const partial = nextEntry(path, before, meta);
     const change = changeOf(before, { state, seen }, (root) => ({ ...partial, root: reuse ?? (root as Root) }));
@@ -208,18 +209,24 @@ export function openIngest(needs: IngestNeeds): Ingest {
   async function prepareOther(path: string, kind: EntryKind, stats: BigIntStats): Promise<Prepared> {
     const before = tree.get(path) ?? (await movedFrom(path, stats));
     const meta = await metaOf(path, kind, stats);
-    if (before?.entry.path === path && sameMeta(before.entry, meta)) return { item: before };
+    if (before?.entry.path === path && sameMeta(before.entry, meta)) return { item: before, seen: before.seen };
     const entry = nextEntry(path, before, meta);
-    return { change: changeOf(before, { state: 'waiting', seen: identityOf(stats) }, () => entry), newBytes: 0 };
+    return {
+      change: changeOf(before, { state: nextState(undefined, false), seen: identityOf(stats) }, () => entry),
+      newBytes: 0,
+    };
   }
 
   async function finish(prepared: Prepared): Promise<Ingested> {
     if ('change' in prepared)
       return { item: await batch.add(prepared.change), newBytes: prepared.newBytes, changed: true };
-    const { item } = prepared;
-    const kept = tree.get(item.entry.path);
-    if (kept?.seen !== item.seen || kept.state !== item.state) await tree.set([item]);
-    return { item, newBytes: 0, changed: false };
+    const { item, seen } = prepared;
+    const kept = await tree.update(item.entry.path, (now) => {
+      const state = nextState(now, true);
+      if (now.seen === seen && now.state === state) return undefined;
+      return { ...now, seen, state, since: state === now.state ? now.since : Date.now() };
+    });
+    return { item: kept ?? item, newBytes: 0, changed: false };
   }
 
   return {

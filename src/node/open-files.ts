@@ -48,7 +48,7 @@ export async function openFiles(needs: FilesNeeds): Promise<Files> {
   const { folder, tree, copies, ownBlocks, confirmHeld, minCopies, keys, manifests } = stored;
   const late: { touch?: (path: string) => void } = {};
   const { replicate, possibleCopies } = openCopying(needs, stored, async (item) => {
-    await tree.set([{ ...item, seen: '' }]);
+    await tree.update(item.entry.path, (now) => ({ ...now, seen: '' }));
     late.touch?.(item.entry.path);
   });
   const swapping = await openSwapping(needs, stored, kernel);

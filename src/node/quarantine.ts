@@ -94,9 +94,15 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
     if (stats === undefined) throw new DezentError('CHANGED', `the stub of ${record.path} went away while it was made`);
     const stubbed: OffloadRecord = { ...record, step: 'stubbed' };
     await journal.write(stubbed);
-    const next: TreeItem = { ...item, state: 'stubbed', reason: '', seen: identityOf(stats), since: Date.now() };
-    await tree.set([next]);
-    return { record: stubbed, item: next };
+    const seen = identityOf(stats);
+    const next = await tree.update(record.path, (now) => ({
+      ...now,
+      state: 'stubbed',
+      reason: '',
+      seen,
+      since: Date.now(),
+    }));
+    return { record: stubbed, item: next ?? item };
   }
 
   /** The file, wherever it has been renamed to, with the content that waits (a newer version may have come since). */
@@ -132,10 +138,12 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
 
   /** The tree says again that a file is at the path. */
   async function noteFile(path: string): Promise<void> {
-    const item = tree.get(path);
     const stats = await lstatIfPresent(folder.absolute(path));
-    if (item === undefined || stats === undefined || item.state !== 'stubbed') return;
-    await tree.set([{ ...item, state: 'restored', reason: '', seen: identityOf(stats), since: Date.now() }]);
+    if (stats === undefined) return;
+    const seen = identityOf(stats);
+    await tree.update(path, (item) =>
+      item.state === 'stubbed' ? { ...item, state: 'restored', reason: '', seen, since: Date.now() } : undefined,
+    );
   }
 
   async function bringBack(record: OffloadRecord): Promise<boolean> {

@@ -70,7 +70,11 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
   timer.unref();
 
   function wake(paths: Iterable<string>): void {
-    for (const path of paths) queue.add(path);
+    const wanted = Math.min(settings.target(), needs.possibleCopies());
+    for (const path of paths) {
+      const item = tree.get(path);
+      if (item === undefined || item.state === 'waiting' || item.copies < wanted) queue.add(path);
+    }
     if (stopping.signal.aborted || running !== undefined || queue.size === 0) return;
     running = run().finally(() => {
       running = undefined;
@@ -98,14 +102,13 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
 
   async function recount(item: TreeItem): Promise<TreeItem> {
     const { copies: count } = await copies.count(item);
-    const state = stateFor(item, count);
-    const since = state === item.state ? item.since : Date.now();
-    const counted: TreeItem = { ...item, copies: count, state, since, reason: state === 'waiting' ? item.reason : '' };
-    const now = tree.get(item.entry.path);
-    // Somebody else (offload, ingest) moved the item on meanwhile: theirs stands.
-    if (now === undefined || now.segment.id !== item.segment.id || now.state !== item.state) return now ?? counted;
-    if (counted.copies !== now.copies || counted.state !== now.state) await tree.set([{ ...counted, seen: now.seen }]);
-    return counted;
+    const counted = await tree.update(item.entry.path, (now) => {
+      const state = stateFor(now, count);
+      // A newer entry has come meanwhile: it is counted in its own turn.
+      if (now.segment.id !== item.segment.id || (count === now.copies && state === now.state)) return undefined;
+      return { ...now, copies: count, state, since: state === now.state ? now.since : Date.now(), reason: '' };
+    });
+    return counted ?? item;
   }
 
   /** The items of one round, with their blocks. */
@@ -191,11 +194,9 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     const what = { name, signal: stopping.signal };
     const failures = await Promise.all([...byPeer].map(([peerId, ids]) => push(peerId, [...ids], what)));
     needs.roundEnded();
-    for (const { item } of round)
-      await conclude(
-        item,
-        failures.filter((failure) => failure !== undefined),
-      );
+    const said = failures.filter((failure) => failure !== undefined);
+    if (said.length > 0) failedLately = true;
+    await Promise.all(round.map(({ item }) => conclude(item, said)));
   }
 
   async function run(): Promise<void> {
@@ -218,6 +219,8 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     recount,
     reasonFor: (path) => reasons.get(path),
     async whenProtected(path, signal) {
+      const known = tree.get(path);
+      if (known !== undefined && known.state !== 'waiting' && known.copies >= settings.min()) return known;
       const { promise, resolve, reject } = Promise.withResolvers<TreeItem | undefined>();
       const watching = watchers.get(path) ?? new Set();
       const cancel = (): void => reject(signal?.reason);

@@ -96,12 +96,13 @@ export function openRestore(needs: RestoreNeeds): Restore {
   }
 
   async function noteRestored(path: string | undefined, stub: Stub, at: string): Promise<void> {
-    const item = path === undefined ? undefined : tree.get(path);
     const stats = await lstatIfPresent(at);
-    if (item?.entry.root === undefined || stats === undefined || rootKey(item.entry.root) !== rootKey(stub.root))
-      return;
-    if (path !== undefined && at !== folder.absolute(path)) return;
-    await tree.set([{ ...item, state: 'restored', reason: '', seen: identityOf(stats), since: Date.now() }]);
+    if (path === undefined || stats === undefined || at !== folder.absolute(path)) return;
+    const seen = identityOf(stats);
+    await tree.update(path, (item) => {
+      const isIts = item.entry.root !== undefined && rootKey(item.entry.root) === rootKey(stub.root);
+      return isIts ? { ...item, state: 'restored', reason: '', seen, since: Date.now() } : undefined;
+    });
   }
 
   /** Mode and times from the stub; xattrs are in the catalog alone. */

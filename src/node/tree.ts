@@ -37,8 +37,13 @@ export interface PastVersion {
 
 export interface Tree {
   get(path: string): TreeItem | undefined;
-  /** Durable when it returns. Listeners hear of each change. */
+  /** Holds at once for `get`; durable when it returns. Many calls share one write. Listeners hear of each change. */
   set(items: readonly TreeItem[], removed?: readonly string[]): Promise<void>;
+  /**
+   * Changes what is at the path now, if `change` gives something for it: read and change are one step, so that two parts that change
+   * one item cannot undo each other. Gives what is there afterwards.
+   */
+  update(path: string, change: (item: TreeItem) => TreeItem | undefined): Promise<TreeItem | undefined>;
   /** Everything at or below this path ('' is all), in path order; a snapshot. */
   items(below?: string): AsyncIterable<TreeItem>;
   pathOf(fileId: Uint8Array): string | undefined;
@@ -49,7 +54,6 @@ export interface Tree {
   /** `undefined` ends the activity. */
   mark(path: string, activity: Activity | undefined): void;
   activity(path: string): Activity | undefined;
-  activities(): ReadonlyMap<string, Activity>;
   /** Contents that a file had, oldest first, the present one included. */
   versions(fileId: Uint8Array): Promise<PastVersion[]>;
   onChange(listener: (item: TreeItem) => void): void;
@@ -63,34 +67,39 @@ interface Row {
   g: [Uint8Array, number];
   c: number;
   t: number;
+  /** The number of its content among the file's versions. */
+  n: number;
+}
+
+/** An item with the number of its content; `undefined` in a write means that the path leaves the tree. */
+interface Kept {
+  item: TreeItem;
+  version: number;
+}
+
+/** Changes that are written together. Until they are durable, `get` reads them here. */
+interface Write {
+  rows: Map<string, Kept | undefined>;
+  /** What was there before, to take back if the write fails. */
+  before: Map<string, Kept | undefined>;
+  fileIds: Map<string, string>;
+  inodes: Map<string, string>;
+  history: Map<string, { e: Uint8Array; t: number }>;
 }
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 /** Sorts after every path below `path/`: 0x30 follows '/'. */
 const below = (path: string): { gte: string; lt: string } => ({ gte: `${path}/`, lt: `${path}0` });
 
-function toRow({ entry, state, reason, seen, segment, copies, since }: TreeItem): Row {
-  return {
-    e: encodeEntry(entry),
-    s: state,
-    r: reason,
-    i: seen,
-    g: [blockIdToBytes(segment.id), segment.seq],
-    c: copies,
-    t: since,
-  };
+function toRow({ item, version }: Kept): Row {
+  const { entry, state, reason, seen, segment, copies, since } = item;
+  const g: Row['g'] = [blockIdToBytes(segment.id), segment.seq];
+  return { e: encodeEntry(entry), s: state, r: reason, i: seen, g, c: copies, t: since, n: version };
 }
 
-function fromRow({ e, s, r, i, g, c, t }: Row): TreeItem {
-  return {
-    entry: decodeEntry(e),
-    state: s,
-    reason: r,
-    seen: i,
-    segment: { id: blockIdFromBytes(g[0]), seq: g[1] },
-    copies: c,
-    since: t,
-  };
+function fromRow({ e, s, r, i, g, c, t, n }: Row): Kept {
+  const segment = { id: blockIdFromBytes(g[0]), seq: g[1] };
+  return { item: { entry: decodeEntry(e), state: s, reason: r, seen: i, segment, copies: c, since: t }, version: n };
 }
 
 const sameContent = (a: CatalogEntry, b: CatalogEntry): boolean =>
@@ -100,79 +109,151 @@ function emptyCounts(): Record<FileState, number> {
   return { working: 0, waiting: 0, protected: 0, stubbed: 0, restored: 0, failed: 0 };
 }
 
-export async function openTree(db: StateDb): Promise<Tree> {
+const newWrite = (): Write => ({
+  rows: new Map(),
+  before: new Map(),
+  fileIds: new Map(),
+  inodes: new Map(),
+  history: new Map(),
+});
+
+/** The tables on disk with the writes under way on top: what is set holds at once, and many sets share one durable write. */
+function openRows(db: StateDb, onBack: (now: Kept | undefined, before: Kept | undefined) => void) {
   const rows = openTable<Row>(db, 'tree');
   const fileIds = openTable<string>(db, 'tree-file-ids');
   const inodes = openTable<string>(db, 'tree-inodes');
   const history = openTable<{ e: Uint8Array; t: number }>(db, 'versions');
-  const durable = emptyCounts();
-  let stubbedBytes = 0;
-  const overlay = new Map<string, Activity>();
-  const listeners = new Set<(item: TreeItem) => void>();
-  for await (const row of rows.values()) count(fromRow(row), 1);
+  let gathering = newWrite();
+  let writing: Write | undefined;
+  let next: Promise<void> | undefined;
+  let current: Promise<void> = Promise.resolve();
 
-  const get = (path: string): TreeItem | undefined => {
+  function get(path: string): Kept | undefined {
+    for (const write of [gathering, writing]) if (write?.rows.has(path)) return write.rows.get(path);
     const row = rows.getSync(path);
     return row && fromRow(row);
-  };
-
-  function count(item: TreeItem | undefined, by: 1 | -1): void {
-    if (item?.entry.kind !== 'file') return;
-    durable[item.state] += by;
-    if (item.state === 'stubbed') stubbedBytes += by * item.entry.sizeBytes;
   }
 
-  /** The next number in a file's history; versions are counted from 1. */
-  async function nextVersion(fileId: Uint8Array): Promise<number> {
-    const last = await history.keys({ ...below(hex(fileId)), reverse: true, limit: 1 }).next();
-    return last === undefined ? 1 : Number(last.slice(last.indexOf('/') + 1)) + 1;
-  }
-
-  async function record(items: readonly TreeItem[]): Promise<void> {
-    for (const { entry } of items) {
-      if (entry.kind !== 'file') continue;
-      const earlier = get(fileIds.getSync(hex(entry.fileId)) ?? '');
-      if (earlier !== undefined && hex(earlier.entry.fileId) === hex(entry.fileId) && sameContent(earlier.entry, entry))
-        continue;
-      const version = String(await nextVersion(entry.fileId)).padStart(10, '0');
-      await history.put(`${hex(entry.fileId)}/${version}`, { e: encodeEntry(entry), t: Date.now() });
+  async function commit(): Promise<void> {
+    const write = gathering;
+    writing = write;
+    gathering = newWrite();
+    next = undefined;
+    const batch = db.batch();
+    for (const [path, kept] of write.rows) {
+      if (kept === undefined) batch.del(path, { sublevel: rows });
+      else batch.put(path, toRow(kept), { sublevel: rows });
     }
+    for (const [id, path] of write.fileIds) batch.put(id, path, { sublevel: fileIds });
+    for (const [inode, path] of write.inodes) batch.put(inode, path, { sublevel: inodes });
+    for (const [key, value] of write.history) batch.put(key, value, { sublevel: history });
+    try {
+      await batch.write(SYNC);
+    } catch (error) {
+      for (const [path, before] of write.before) if (!gathering.rows.has(path)) onBack(write.rows.get(path), before);
+      throw error;
+    } finally {
+      writing = undefined;
+    }
+  }
+
+  /** Durable when it resolves; starts when the write before it has ended. */
+  function flush(): Promise<void> {
+    next ??= current.then(commit);
+    current = next.catch(() => undefined); // each caller of flush gets the error; the next write starts all the same
+    return next;
+  }
+
+  return {
+    get,
+    flush,
+    put(path: string, kept: Kept | undefined): void {
+      if (!gathering.before.has(path)) gathering.before.set(path, get(path));
+      gathering.rows.set(path, kept);
+    },
+    note(table: 'fileIds' | 'inodes', key: string, path: string): void {
+      gathering[table].set(key, path);
+    },
+    noteVersion(fileId: string, { item, version }: Kept): void {
+      gathering.history.set(`${fileId}/${String(version).padStart(10, '0')}`, {
+        e: encodeEntry(item.entry),
+        t: Date.now(),
+      });
+    },
+    pathOf: (fileId: string) =>
+      gathering.fileIds.get(fileId) ?? writing?.fileIds.get(fileId) ?? fileIds.getSync(fileId),
+    pathOfInode: (inode: string) => gathering.inodes.get(inode) ?? writing?.inodes.get(inode) ?? inodes.getSync(inode),
+    values: (range: { gte?: string; lt?: string } = {}) => rows.values(range),
+    versions: (fileId: string) => history.iterator(below(fileId)),
+  };
+}
+
+export async function openTree(db: StateDb): Promise<Tree> {
+  const durable = emptyCounts();
+  const overlay = new Map<string, Activity>();
+  const listeners = new Set<(item: TreeItem) => void>();
+  let stubbedBytes = 0;
+
+  function count(kept: Kept | undefined, by: 1 | -1): void {
+    if (kept?.item.entry.kind !== 'file') return;
+    durable[kept.item.state] += by;
+    if (kept.item.state === 'stubbed') stubbedBytes += by * kept.item.entry.sizeBytes;
+  }
+
+  const rows = openRows(db, (now, before) => {
+    count(now, -1);
+    count(before, 1);
+  });
+  for await (const row of rows.values()) count(fromRow(row), 1);
+  const get = (path: string): TreeItem | undefined => rows.get(path)?.item;
+
+  /** The file as it is known, wherever it lies. */
+  function knownFile({ fileId }: CatalogEntry): Kept | undefined {
+    const kept = rows.get(rows.pathOf(hex(fileId)) ?? '');
+    return kept && hex(kept.item.entry.fileId) === hex(fileId) ? kept : undefined;
+  }
+
+  function put(path: string, kept: Kept | undefined): void {
+    count(rows.get(path), -1);
+    rows.put(path, kept);
+    count(kept, 1);
+  }
+
+  function putItem(item: TreeItem): void {
+    const { entry, seen } = item;
+    const known = knownFile(entry);
+    const isNewContent = known === undefined || !sameContent(known.item.entry, entry);
+    const kept = { item, version: (known?.version ?? 0) + (isNewContent ? 1 : 0) };
+    put(entry.path, kept);
+    rows.note('fileIds', hex(entry.fileId), entry.path);
+    if (seen !== '') rows.note('inodes', inodeOf(seen), entry.path);
+    if (entry.kind === 'file' && isNewContent) rows.noteVersion(hex(entry.fileId), kept);
   }
 
   async function set(items: readonly TreeItem[], removed: readonly string[] = []): Promise<void> {
-    await record(items);
-    const gone = removed.map((path) => get(path)).filter((item) => item !== undefined);
-    const before = items.map(({ entry }) => get(entry.path));
-    const batch = db.batch();
-    for (const { entry } of gone) batch.del(entry.path, { sublevel: rows });
-    for (const item of items) {
-      batch.put(hex(item.entry.fileId), item.entry.path, { sublevel: fileIds });
-      if (item.seen !== '') batch.put(inodeOf(item.seen), item.entry.path, { sublevel: inodes });
-      batch.put(item.entry.path, toRow(item), { sublevel: rows });
-    }
-    await batch.write(SYNC);
-    for (const item of gone) count(item, -1);
-    for (const item of before) count(item, -1);
-    for (const item of items) {
-      count(item, 1);
-      for (const listener of listeners) listener(item);
-    }
+    for (const item of items) putItem(item);
+    for (const path of removed) put(path, undefined);
+    await rows.flush();
+    for (const item of items) for (const listener of listeners) listener(item);
   }
 
   return {
     get,
     set,
-    async *items(path = '') {
-      if (path === '') {
-        for await (const row of rows.values()) yield fromRow(row);
-        return;
-      }
-      const own = get(path);
-      if (own !== undefined) yield own;
-      for await (const row of rows.values(below(path))) yield fromRow(row);
+    async update(path, change) {
+      const before = get(path);
+      const after = before && change(before);
+      if (after === undefined) return before;
+      await set([after]);
+      return after;
     },
-    pathOf: (fileId) => fileIds.getSync(hex(fileId)),
-    pathOfInode: (inode) => inodes.getSync(inode),
+    async *items(path = '') {
+      const own = path === '' ? undefined : get(path);
+      if (own !== undefined) yield own;
+      for await (const row of rows.values(path === '' ? {} : below(path))) yield fromRow(row).item;
+    },
+    pathOf: (fileId) => rows.pathOf(hex(fileId)),
+    pathOfInode: rows.pathOfInode,
     counts() {
       const counts = { ...durable };
       for (const [path, { state }] of overlay) {
@@ -188,10 +269,9 @@ export async function openTree(db: StateDb): Promise<Tree> {
       else overlay.set(path, activity);
     },
     activity: (path) => overlay.get(path),
-    activities: () => overlay,
     async versions(fileId) {
       const past: PastVersion[] = [];
-      for await (const [key, { e, t }] of history.iterator(below(hex(fileId)))) {
+      for await (const [key, { e, t }] of rows.versions(hex(fileId))) {
         past.push({ version: Number(key.slice(key.indexOf('/') + 1)), at: t, entry: decodeEntry(e) });
       }
       return past;
