@@ -1,0 +1,127 @@
+// Fail-points: every change to the file system below a directory, and whatever else a test counts as a step, is numbered; at the k-th one the
+// program stops as if it had been killed (everything after it fails too), fails once as a disk does, or kills its own process. Production
+// code knows nothing of it: the functions of node:fs/promises are replaced for the whole process.
+import { createRequire, syncBuiltinESMExports } from 'node:module';
+import type { FileHandle } from 'node:fs/promises';
+
+export type Mode =
+  /** This step and all after it throw: nothing more is changed. */
+  | 'dead'
+  /** Only this step throws. */
+  | 'fails'
+  /** SIGKILL to this process. */
+  | 'kill';
+
+export interface FailPoints extends Disposable {
+  /** Steps so far, by name. */
+  readonly steps: readonly string[];
+  /** From now on steps are counted from 1; the k-th one stops the program. Without `k` they are only counted. */
+  arm(k?: number, mode?: Mode): void;
+  /** Steps do not count any more and none fails. */
+  disarm(): void;
+  /** One more step, made elsewhere (a database). */
+  step(name: string): void;
+}
+
+type AnyFunction = (...args: unknown[]) => unknown;
+
+/** What changes something, with the number of arguments that are paths. */
+const CHANGES: Readonly<Record<string, number>> = {
+  chmod: 1,
+  link: 2,
+  mkdir: 1,
+  rename: 2,
+  rm: 1,
+  rmdir: 1,
+  symlink: 2,
+  unlink: 1,
+  utimes: 1,
+};
+const HANDLE_CHANGES = ['chmod', 'datasync', 'sync', 'truncate', 'utimes', 'write', 'writeFile', 'writev'];
+
+/** An error as a dying disk gives it; `dead` for tests to tell it from others. */
+export class StoppedHere extends Error {
+  readonly code = 'EIO';
+  readonly syscall = 'write';
+}
+
+/** Counts changes below `root`. One at a time in a process. */
+export function openFailPoints(root: string): FailPoints {
+  const promises = createRequire(import.meta.url)('node:fs/promises') as Record<string, AnyFunction>;
+  const originals = new Map<string, AnyFunction>();
+  const undo: (() => void)[] = [];
+  const steps: string[] = [];
+  let armed = false;
+  let stopAt: number | undefined;
+  let mode: Mode = 'dead';
+
+  function step(name: string): void {
+    if (!armed) return;
+    steps.push(name);
+    if (stopAt === undefined || steps.length < stopAt) return;
+    if (steps.length > stopAt && mode === 'fails') return;
+    if (mode === 'kill') process.kill(process.pid, 'SIGKILL');
+    throw new StoppedHere(`stopped at step ${steps.length}: ${name}`);
+  }
+
+  const isBelow = (path: unknown): boolean => typeof path === 'string' && path.startsWith(root);
+  const short = (path: unknown): string => String(path).slice(root.length);
+
+  for (const [name, paths] of Object.entries(CHANGES)) {
+    const original = promises[name] as AnyFunction;
+    originals.set(name, original);
+    promises[name] = async (...args) => {
+      if (args.slice(0, paths).some(isBelow)) step(`${name} ${args.slice(0, paths).map(short).join(' ')}`);
+      return original(...args);
+    };
+  }
+
+  /** Handles on paths below root; their common prototype is patched at the first one. */
+  const handles = new WeakMap<object, string>();
+  let patched = false;
+  function patchHandles(handle: FileHandle): void {
+    if (patched) return;
+    patched = true;
+    const prototype = Object.getPrototypeOf(handle) as Record<string, AnyFunction>;
+    for (const name of HANDLE_CHANGES) {
+      const original = prototype[name] as AnyFunction;
+      prototype[name] = async function change(this: object, ...args: unknown[]) {
+        const path = handles.get(this);
+        if (path !== undefined) step(`${name} ${path}`);
+        return original.apply(this, args);
+      };
+      undo.push(() => void (prototype[name] = original));
+    }
+  }
+
+  const open = promises['open'] as AnyFunction;
+  originals.set('open', open);
+  promises['open'] = async (...args) => {
+    const creates = typeof args[1] === 'string' && args[1] !== 'r';
+    if (creates && isBelow(args[0])) step(`open ${short(args[0])}`);
+    const handle = (await open(...args)) as FileHandle;
+    patchHandles(handle);
+    if (isBelow(args[0])) handles.set(handle, short(args[0]));
+    return handle;
+  };
+  syncBuiltinESMExports();
+
+  return {
+    steps,
+    step,
+    arm(k, how = 'dead') {
+      steps.length = 0;
+      stopAt = k;
+      mode = how;
+      armed = true;
+    },
+    disarm() {
+      armed = false;
+    },
+    [Symbol.dispose]() {
+      for (const [name, original] of originals) promises[name] = original;
+      for (const back of undo) back();
+      syncBuiltinESMExports();
+    },
+  };
+}
