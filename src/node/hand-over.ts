@@ -1,5 +1,6 @@
 // Hands blocks over to one peer: push sessions of at most 4,096 blocks, the receipts kept, then this device's head, so that the peer holds
 // all that is needed to bring the files back.
+import pLimit, { type LimitFunction } from 'p-limit';
 import type { PushResult } from '../protocol/fs-session.ts';
 import { RECEIPT_MAX_IDS } from '../protocol/receipt.ts';
 import { encodeEnvelope } from '../protocol/signature.ts';
@@ -14,13 +15,13 @@ import type { Transfers } from './transfers.ts';
 const SESSION_BYTES: number = 256 * 1024 * 1024;
 /** A head is small; a peer that takes longer is stuck. */
 const HEAD_MS = 20_000;
-/** No byte for so long ends a push; it goes on from there at the next try. */
-const STALLED_MS = 60_000;
+/** No block moved for so long ends a push; it goes on from there at the next try. A holder may re-hash what it has meanwhile. */
+const STALLED_MS = 300_000;
 
 export interface HandOverNeeds {
   store: Owners;
   links: Pick<Links, 'fs'>;
-  receipts: Pick<Receipts, 'add' | 'headAcked' | 'ackedHead'>;
+  receipts: Pick<Receipts, 'add' | 'holdersOf' | 'headAcked' | 'ackedHead'>;
   log: Pick<CatalogLog, 'head'>;
   transfers: Transfers;
   pushHead(peerId: string, head: Uint8Array, options: { signal: AbortSignal }): Promise<void>;
@@ -98,9 +99,15 @@ export function openHandOver(needs: HandOverNeeds): HandOver {
     await receipts.headAcked(peerId, head.seq);
   }
 
-  return async function handOver(peerId, ids, what) {
+  async function handOverNow(
+    peerId: string,
+    ids: readonly BlockId[],
+    what: { name: string; signal: AbortSignal },
+  ): Promise<string | undefined> {
+    // Another round (or an early push) may have brought some of them there while this one waited for its turn.
+    const lacking = ids.filter((id) => !receipts.holdersOf(id).some((holding) => holding.peerId === peerId));
     try {
-      for await (const blocks of sessionsOf(ids)) {
+      for await (const blocks of sessionsOf(lacking)) {
         const result = await push(peerId, blocks, what);
         if ('refused' in result) return `${describe(peerId)} refused: ${result.refused}`;
         await receipts.add(
@@ -114,5 +121,13 @@ export function openHandOver(needs: HandOverNeeds): HandOver {
     } catch (error) {
       return `${describe(peerId)}: ${error instanceof Error ? error.message : String(error)}`;
     }
+  }
+
+  /** One at a time per peer: a session is pipelined in itself, and two would send the same blocks twice. */
+  const turns = new Map<string, LimitFunction>();
+  return (peerId, ids, what) => {
+    const turn = turns.get(peerId) ?? pLimit(1);
+    turns.set(peerId, turn);
+    return turn(() => handOverNow(peerId, ids, what));
   };
 }

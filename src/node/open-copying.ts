@@ -1,4 +1,5 @@
 // The second stage of open-files.ts: the part that brings everything to its copies, and what it needs to reach peers.
+import { openEarlyPush } from './early-push.ts';
 import { openHandOver } from './hand-over.ts';
 import { openReplicate, type Replicate } from './replicate.ts';
 import type { TreeItem } from './tree.ts';
@@ -54,5 +55,15 @@ export function openCopying(
       onError: (error) => log.error({ error }, 'a round of replication failed'),
     }),
   );
+  const early = parts.use(
+    openEarlyPush({
+      target: () => config.get('copies.target'),
+      candidates: (key) => rankPeers(key, swarm.connected()),
+      countDistinct: receipts.countDistinct,
+      push: handOver,
+      onFailed: (peerId, why) => log.debug({ peer: peerId, why }, 'an early push did not succeed'),
+    }),
+  );
+  stored.onKept(early.kept);
   return { replicate, possibleCopies };
 }

@@ -48,6 +48,9 @@ export interface Network {
   fetchBlock: FetchBlock;
 }
 
+/** Nobody waits for the space of released blocks. */
+const COLLECT_EVERY_MS = 3_600_000;
+
 const PROGRAM_DIR: string = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 
 /** The same store; whoever listens hears what came and what left. */
@@ -142,9 +145,23 @@ export async function openNetwork(needs: NetworkNeeds): Promise<Network> {
       log,
     }),
   );
+  parts.defer(collectRegularly(keeper, log));
   const names = openPeerNames(group, swarm);
   const network = { store, group, keeper, receipts, swarm, links, announce: late.announce, names };
   return { ...network, fetchBlock: openFetch(network, warnings, log) };
+}
+
+/** What releases have uncovered leaves within the hour. Returns how to end it. */
+function collectRegularly(keeper: Keeper, log: Log): () => void {
+  const timer = setInterval(() => {
+    keeper.collect().then(
+      ({ blocks, bytes }) => {
+        if (blocks > 0) log.info({ blocks, bytes }, 'released blocks of others were collected');
+      },
+      (error: unknown) => log.error({ error }, 'released blocks could not be collected'),
+    );
+  }, COLLECT_EVERY_MS);
+  return () => clearInterval(timer);
 }
 
 /** A guest keeps nothing and gets nothing kept. */

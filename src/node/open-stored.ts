@@ -10,6 +10,7 @@ import { openCatalogLog, type CatalogLog } from './catalog-log.ts';
 import type { Config } from './config.ts';
 import { openConfirmHeld, type ConfirmHeld } from './confirm-held.ts';
 import { openContentTable, type ContentTable } from './content-index.ts';
+import type { EarlyPush } from './early-push.ts';
 import { openFolder, type Folder } from './folder.ts';
 import type { Group } from './group.ts';
 import { openItemCopies, type ItemCopies } from './item-copies.ts';
@@ -80,6 +81,8 @@ export interface Stored {
   ownBlocks: OwnBlocks;
   /** The store, with what is put noted as this device's own. */
   ownStore: LocalStore;
+  /** Who hears of own blocks as soon as they are durable here. */
+  onKept(listener: EarlyPush['kept']): void;
   log: CatalogLog;
   batch: CatalogBatch;
   copies: ItemCopies;
@@ -120,7 +123,15 @@ export async function openStored({
     remove: (ids) => keeper.evict(ids),
     onLeft: (ids) => announce.removed(ids),
   });
-  const ownStore = { ...store, putMany: ownBlocks.putMany };
+  const late: { kept?: EarlyPush['kept'] } = {};
+  const ownStore: LocalStore = {
+    ...store,
+    async putMany(blocks, options) {
+      const all = [...blocks];
+      await ownBlocks.putMany(all, options);
+      late.kept?.(all);
+    },
+  };
   const ownHead = openOwnHead(group);
   const identity = { device: deviceKeys.device, deviceId: group.deviceId, groupId: group.groupIdBytes, owner };
   const log = openCatalogLog({ ...identity, store: ownStore, keys, ownHead: ownHead.get, putHead: ownHead.put });
@@ -166,6 +177,9 @@ export async function openStored({
     manifests,
     ownBlocks,
     ownStore,
+    onKept: (listener) => {
+      late.kept = listener;
+    },
     log,
     batch,
     copies,

@@ -145,13 +145,20 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     reasons.set(path, reason);
   }
 
+  /** Those that keep most of the blocks already come first (early pushes, broken sessions); the order stands otherwise. */
+  function byShareHeld(order: readonly string[], ids: readonly BlockId[]): string[] {
+    const held = new Map<string, number>();
+    for (const id of ids) for (const peerId of needs.holdersOf(id)) held.set(peerId, (held.get(peerId) ?? 0) + 1);
+    return order.toSorted((a, b) => (held.get(b) ?? 0) - (held.get(a) ?? 0));
+  }
+
   /** Who shall be given what, so that each item reaches `target` distinct holders. */
   async function plan(round: readonly { item: TreeItem; ids: BlockId[] }[]): Promise<Plan> {
     const byPeer = new Map<string, Set<BlockId>>();
     const order = needs.candidates(round[0]?.item.segment.id ?? '');
     for (const { item, ids } of round) {
       const chosen = [...(await copies.count(item)).holders];
-      for (const peerId of order) {
+      for (const peerId of byShareHeld(order, ids)) {
         if (needs.countDistinct(chosen) >= settings.target()) break;
         if (chosen.includes(peerId) || needs.countDistinct([...chosen, peerId]) === needs.countDistinct(chosen))
           continue;
