@@ -3,6 +3,7 @@ import pLimit from 'p-limit';
 import { DezentError } from '../errors.ts';
 import type { CallContext, FreedFile, FreeRequest } from './control-api.ts';
 import type { Folder } from './folder.ts';
+import { lstatIfPresent } from './identity.ts';
 import type { ItemCopies } from './item-copies.ts';
 import type { Journal } from './journal.ts';
 import { neverOffloaded, type Offload } from './offload.ts';
@@ -75,14 +76,22 @@ export function openFreeFiles(needs: FreeFilesNeeds) {
   }
 
   /** In a folder, files that are never offloaded are passed over; named themselves, they are refused with the reason. */
-  function canGiveWay({ entry, state }: TreeItem, named: ReadonlySet<string>): boolean {
+  async function canGiveWay({ entry, state }: TreeItem, named: ReadonlySet<string>): Promise<boolean> {
     if (state === 'stubbed' || named.has(entry.path)) return true;
-    return neverOffloaded(entry.path, { sizeBytes: entry.sizeBytes, links: 1 }, settings.stubMinBytes()) === undefined;
+    const stats = await lstatIfPresent(folder.absolute(entry.path));
+    const file = { sizeBytes: entry.sizeBytes, links: Number(stats?.nlink ?? 1) };
+    return neverOffloaded(entry.path, file, settings.stubMinBytes()) === undefined;
+  }
+
+  async function chosen(paths: readonly string[]): Promise<TreeItem[]> {
+    const named = new Set(paths.map((path) => selection.pathOf(path)));
+    const items: TreeItem[] = [];
+    for (const item of await selection.files(paths)) if (await canGiveWay(item, named)) items.push(item);
+    return items;
   }
 
   return async function free(request: FreeRequest, context: CallContext): Promise<FreedFile[]> {
-    const named = new Set(request.paths.map((path) => selection.pathOf(path)));
-    const items = (await selection.files(request.paths)).filter((item) => canGiveWay(item, named));
+    const items = await chosen(request.paths);
     const bytes = items.reduce((sum, { entry }) => sum + entry.sizeBytes, 0);
     const meter = openProgressMeter(context, 'free', { bytes, files: items.length });
     const limit = pLimit(IN_FLIGHT);
