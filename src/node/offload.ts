@@ -156,7 +156,8 @@ export function openOffload(needs: OffloadNeeds): Offload {
     try {
       return await step();
     } catch (error) {
-      if (journal.get(record.id) !== undefined) await quarantine.settle(record);
+      const left = journal.get(record.id);
+      if (left?.op === 'offload') await quarantine.settle(left);
       throw error;
     }
   }

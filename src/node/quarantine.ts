@@ -9,13 +9,21 @@ import { decodeStub } from '../store/stub.ts';
 import { rootKey } from './content-index.ts';
 import { syncDirectory } from './durable-file.ts';
 import { OWN_TMP_PREFIX, type Folder } from './folder.ts';
-import { identityOf, lstatIfPresent } from './identity.ts';
+import { identityOf, lstatIfPresent, sizeOfIdentity } from './identity.ts';
 import type { CopyCount, ItemCopies } from './item-copies.ts';
 import type { Journal, OffloadRecord } from './journal.ts';
 import type { Fetch, Manifests } from './manifests.ts';
 import { checkContent, withLease, type TakeLease } from './original-check.ts';
 import { openStable } from './stable-file.ts';
-import { dropPlace, moveBack, quarantinePlace, readStubBytes, unlinkIfSame, type QuarantinePlace } from './swap.ts';
+import {
+  dropPlace,
+  isSameFile,
+  moveBack,
+  quarantinePlace,
+  readStubBytes,
+  unlinkIfSame,
+  type QuarantinePlace,
+} from './swap.ts';
 import type { Tree, TreeItem } from './tree.ts';
 
 export interface QuarantineNeeds {
@@ -43,10 +51,15 @@ export interface Quarantine {
   check(record: OffloadRecord): Promise<void>;
   /** Says in journal and tree that the stub stands. */
   commit(record: OffloadRecord, item: TreeItem): Promise<{ record: OffloadRecord; item: TreeItem }>;
-  /** Removes the original after check and fresh proofs; gives its bytes. Throws UNSAFE, CHANGED, BUSY: then it is still there. */
+  /**
+   * Removes the original after fresh proofs and check; gives its bytes (0 when it had left before). Throws UNSAFE, CHANGED, BUSY: then it is
+   * still there.
+   */
   finish(record: OffloadRecord, now: boolean): Promise<number>;
-  /** Brings the original back to its path and takes the stub away. False when the path is taken: nothing changed. */
+  /** Brings the original back to its path and takes the stub away. False when the path is taken, or its space was given back already. */
   bringBack(record: OffloadRecord): Promise<boolean>;
+  /** Completes a way out that was interrupted. `waits`: none was, the original is where it should be. */
+  resume(record: OffloadRecord): Promise<'waits' | 'back' | 'gone'>;
   /** After a step that failed, or a crash: back to a file where that can be, else on as a stub. */
   settle(record: OffloadRecord): Promise<void>;
 }
@@ -78,6 +91,13 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
     const at = await place(record);
     if (await isThere(at.oldStub)) await moveBack(at, at.oldStub, stubPathOf(record));
     await dropPlace(at);
+  }
+
+  /** The stub that stood there before: of no use beside the one that took its name, else back to it. */
+  async function dropOldStub(record: OffloadRecord, at: QuarantinePlace): Promise<void> {
+    if (!(await isThere(at.oldStub))) return;
+    if (record.step === 'stubbed' || (await ownStub(record)) !== undefined) await unlink(at.oldStub);
+    else await moveBack(at, at.oldStub, stubPathOf(record));
   }
 
   async function check(record: OffloadRecord): Promise<void> {
@@ -115,8 +135,16 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
   }
 
   async function finish(record: OffloadRecord, now: boolean): Promise<number> {
+    const way = await resume(record);
+    if (way === 'back') return 0;
     const item = itemOf(record);
-    await check(record);
+    const bytes = way === 'gone' ? 0 : await remove(record, item);
+    if (needs.minCopies() > 0) await needs.evict(await copies.idsOf(item), now);
+    return bytes;
+  }
+
+  /** The check comes last: what happens to the original while holders are asked is seen by it. */
+  async function remove(record: OffloadRecord, item: TreeItem): Promise<number> {
     const held = await needs.confirmHeld(item, true);
     if (held.copies < needs.minCopies()) {
       throw new DezentError(
@@ -124,63 +152,83 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
         `${record.path} has ${held.copies} proved copies of ${needs.minCopies()}: ${held.problem}`,
       );
     }
+    await check(record);
     const at = await place(record);
-    const bytes = Number((await lstatIfPresent(at.original))?.size ?? 0n);
+    const bytes = sizeOfIdentity(record.seen);
     await unlink(at.original);
-    if (await isThere(at.oldStub)) await unlink(at.oldStub);
-    await syncDirectory(at.dir);
+    await forget(record, at);
+    needs.onFreed(record.path, bytes);
+    return bytes;
+  }
+
+  /** The original has left quarantine: the rest of its place goes, and the journal forgets it. */
+  async function forget(record: OffloadRecord, at: QuarantinePlace): Promise<void> {
+    await dropOldStub(record, at);
+    if (await isThere(at.dir)) await syncDirectory(at.dir);
     await dropPlace(at);
     await journal.remove(record.id);
-    needs.onFreed(record.path, bytes);
-    if (needs.minCopies() > 0) await needs.evict(await copies.idsOf(item), now);
-    return bytes;
   }
 
   /** The tree says again that a file is at the path. */
   async function noteFile(path: string): Promise<void> {
+    const item = tree.get(path);
     const stats = await lstatIfPresent(folder.absolute(path));
-    if (stats === undefined) return;
-    const seen = identityOf(stats);
-    await tree.update(path, (item) =>
-      item.state === 'stubbed' ? { ...item, state: 'restored', reason: '', seen, since: Date.now() } : undefined,
-    );
+    if (item === undefined || stats === undefined || item.state !== 'stubbed') return;
+    await tree.set([{ ...item, state: 'restored', reason: '', seen: identityOf(stats), since: Date.now() }]);
   }
 
   async function bringBack(record: OffloadRecord): Promise<boolean> {
+    const way = await resume(record);
+    if (way !== 'waits') return way === 'back';
     const at = await place(record);
     if (!(await moveBack(at, at.original, folder.absolute(record.path)))) return false;
-    await removeStub(record);
-    await journal.remove(record.id);
-    await noteFile(record.path);
+    await concludeBack(record);
     return true;
   }
 
-  /** A new file has taken the path and there is no stub: the original comes back under a name that says so. */
+  async function concludeBack(record: OffloadRecord): Promise<void> {
+    await removeStub(record);
+    await noteFile(record.path);
+    await journal.remove(record.id);
+  }
+
+  async function resume(record: OffloadRecord): Promise<'waits' | 'back' | 'gone'> {
+    const at = await place(record);
+    const path = folder.absolute(record.path);
+    const isWaiting = await isThere(at.original);
+    if (isWaiting && !(await isSameFile(at.original, path))) return 'waits';
+    if (isWaiting) await moveBack(at, at.original, path);
+    const here = await lstatIfPresent(path);
+    // Before the stub was committed the original can only be at its path; afterwards a new file may have come there.
+    const isBack = here !== undefined && (isWaiting || record.step === 'intent' || identityOf(here) === record.seen);
+    if (isBack) await concludeBack(record);
+    else await forget(record, at);
+    return isBack ? 'back' : 'gone';
+  }
+
+  /** A new file has taken the path: the original comes back under a name that says so. */
   async function bringBackBeside(record: OffloadRecord): Promise<void> {
     const at = await place(record);
     const path = folder.absolute(record.path);
     const ending = extname(path);
     const beside = join(dirname(path), `${basename(path, ending)} (dezent ${record.id.slice(0, 8)})${ending}`);
-    if (await moveBack(at, at.original, beside)) await journal.remove(record.id);
-    await dropPlace(at);
+    if (await moveBack(at, at.original, beside)) await forget(record, at);
+  }
+
+  /** The stub can stand for the original: it is there, and nobody has written to the original meanwhile. */
+  async function canStandIn(record: OffloadRecord): Promise<boolean> {
+    const stats = await lstatIfPresent((await place(record)).original);
+    return stats !== undefined && identityOf(stats) === record.seen && (await ownStub(record)) !== undefined;
   }
 
   async function settle(record: OffloadRecord): Promise<void> {
     const tmp = join(dirname(stubPathOf(record)), `${OWN_TMP_PREFIX}${record.id}`);
     if (await isThere(tmp)) await unlink(tmp);
-    const at = await place(record);
-    if (!(await isThere(at.original))) {
-      // The original is in its place (or its owner took it away): only a stub that stands beside it is undone.
-      if (await isThere(folder.absolute(record.path))) await removeStub(record);
-      await dropPlace(at);
-      await journal.remove(record.id);
-      return;
-    }
-    if (await bringBack(record)) return;
+    if ((await resume(record)) !== 'waits' || (await bringBack(record))) return;
     const item = tree.get(record.path);
-    if (item !== undefined && (await ownStub(record)) !== undefined) await commit(record, item);
+    if (item !== undefined && (await canStandIn(record))) await commit(record, item);
     else await bringBackBeside(record);
   }
 
-  return { place, check, commit, finish, bringBack, settle };
+  return { place, check, commit, finish, bringBack, resume, settle };
 }

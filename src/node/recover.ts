@@ -34,6 +34,8 @@ export async function recoverFiles({
     } else if (record.step === 'intent') {
       await locks.run(record.path, () => quarantine.settle(record));
       onRecovered({ op: record.op, path: record.path });
+    } else if ((await locks.run(record.path, () => quarantine.resume(record))) !== 'waits') {
+      onRecovered({ op: record.op, path: record.path });
     }
   }
   const known = new Set([...journal.offloads()].map(({ id }) => id));

@@ -74,13 +74,22 @@ export async function moveInto(place: QuarantinePlace, from: string, to: string)
   await syncDirectory(dirname(from));
 }
 
-/** Links a quarantined file back under a name that must be free, then drops it from quarantine. False: the name is taken, nothing changed. */
+/**
+ * Links a quarantined file back under a name that must be free (or its own already, from an attempt that was interrupted), then drops it
+ * from quarantine. False: something else has the name, nothing changed.
+ */
 export async function moveBack(place: QuarantinePlace, from: string, to: string): Promise<boolean> {
-  if (!(await linkNew(from, to))) return false;
+  if (!(await linkNew(from, to)) && !(await isSameFile(from, to))) return false;
   await syncDirectory(dirname(to));
   await unlink(from);
   await syncDirectory(place.dir);
   return true;
+}
+
+/** True when both names are there and mean one file. */
+export async function isSameFile(one: string, other: string): Promise<boolean> {
+  const stats = await lstatIfPresent(one);
+  return stats !== undefined && stats.ino === (await lstatIfPresent(other))?.ino;
 }
 
 /** Removes the place if nothing is left in it. */
