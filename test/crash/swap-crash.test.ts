@@ -1,11 +1,20 @@
 // Offload, finish, bring back and restore, stopped at every one of their steps: as if the process had been killed there, and as if the disk
 // had failed there once. Then the node's own recovery runs, and nothing may be lost, half-written or left over.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { mkdtemp, realpath, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
 import { openTestFiles, type TestFiles } from '../node/files-of.ts';
+import { testBytes } from '../suites/content.ts';
 import { openFailPoints, StoppedHere, type FailPoints, type Mode } from '../suites/fail-points.ts';
 import {
+  ALONE,
   checkRecovered,
   checkStopped,
   finishAll,
@@ -17,6 +26,10 @@ import {
 
 /** In memory: nothing here depends on the disk, and fsync is most of the time. */
 const TMP: { tmp?: string } = existsSync('/dev/shm') ? { tmp: '/dev/shm' } : {};
+
+/** One process each, about half a second. */
+const KILLS: number = process.env['DEZENT_TEST_LONG'] === undefined ? 8 : 200;
+const CHILD: string = fileURLToPath(new URL('swap-kill-child.ts', import.meta.url));
 
 interface World extends AsyncDisposable {
   files: TestFiles;
@@ -64,10 +77,10 @@ interface Stop {
   k: number;
   mode: Mode;
   /** What happens after recovery: the stub is opened at once, or the node finishes what waits first. */
-  then: 'open' | 'finish';
+  after: 'open' | 'finish';
 }
 
-async function stopAt(flow: Flow, { k, mode, then }: Stop): Promise<void> {
+async function stopAt(flow: Flow, { k, mode, after }: Stop): Promise<void> {
   await using world = await newWorld();
   const { files, points } = world;
   await flow.before(files);
@@ -79,23 +92,57 @@ async function stopAt(flow: Flow, { k, mode, then }: Stop): Promise<void> {
     if (mode === 'dead') assert.ok(stopped, 'the step did not stop it');
     await checkStopped(files, flow);
     await files.restart();
-    if (then === 'finish') await finishAll(files);
+    if (after === 'finish' || flow.beside) await finishAll(files);
     await checkRecovered(files, flow);
   } catch (error) {
-    throw new Error(`${flow.name}, ${mode} at step ${k} (${where}), then ${then}`, { cause: error });
+    throw new Error(`${flow.name}, ${mode} at step ${k} (${where}), then ${after}`, { cause: error });
   }
 }
 
-async function stopEverywhere(flow: Flow, mode: Mode, then: Stop['then']): Promise<void> {
+async function stopEverywhere(flow: Flow, mode: Mode, after: Stop['after']): Promise<void> {
   const steps = await stepsOf(flow);
-  assert.ok(steps > 3, `${flow.name} has only ${steps} steps`);
-  for (let k = 1; k <= steps; k += 1) await stopAt(flow, { k, mode, then });
+  assert.ok(steps > 2, `${flow.name} has only ${steps} steps`);
+  for (let k = 1; k <= steps; k += 1) await stopAt(flow, { k, mode, after });
 }
 
 for (const flow of FLOWS) {
   test(`${flow.name}: killed at every step, then opened`, () => stopEverywhere(flow, 'dead', 'open'));
   test(`${flow.name}: killed at every step, then finished`, () => stopEverywhere(flow, 'dead', 'finish'));
   test(`${flow.name}: a disk error at every step`, () => stopEverywhere(flow, 'fails', 'open'));
+}
+
+test(`killed for real at ${KILLS} steps`, async (t) => {
+  const seed = Number(process.env['DEZENT_TEST_SEED'] ?? randomInt(2 ** 31));
+  t.diagnostic(`DEZENT_TEST_SEED=${seed}`);
+  const random = testBytes(8 * KILLS, seed);
+  for (let kill = 0; kill < KILLS; kill += 1) {
+    const index = random.readUInt32BE(8 * kill) % FLOWS.length;
+    const flow = FLOWS[index];
+    assert.ok(flow);
+    const k = 1 + (random.readUInt32BE(8 * kill + 4) % (await stepsOf(flow)));
+    await killAt(flow, index, k);
+  }
+});
+
+/** A process of its own does the flow and is killed at the k-th step. Blocks stay on this machine (`copies.min` 0). */
+async function killAt(flow: Flow, index: number, k: number): Promise<void> {
+  const top = await realpath(await mkdtemp(join(TMP.tmp ?? tmpdir(), 'dezent-kill-')));
+  try {
+    {
+      await using files = await openTestFiles({ ...ALONE, top });
+      await flow.before(files);
+    }
+    const child = spawn(process.execPath, [CHILD, top, String(index), String(k)], { stdio: 'inherit' });
+    const [, signal] = (await once(child, 'exit')) as [number | null, string | null];
+    assert.equal(signal, 'SIGKILL');
+    await using files = await openTestFiles({ ...ALONE, top });
+    await finishAll(files);
+    await checkRecovered(files, flow);
+  } catch (error) {
+    throw new Error(`${flow.name}, killed at step ${k}`, { cause: error });
+  } finally {
+    await rm(top, { recursive: true });
+  }
 }
 
 test('controls: these checks find out careless swaps', async () => {
