@@ -53,6 +53,8 @@ export interface Restore {
   settle(record: RestoreRecord): Promise<void>;
 }
 
+const SPECIAL_MODE_BITS = 0o7000;
+
 export function openRestore(needs: RestoreNeeds): Restore {
   const { folder, tree, journal, manifests, locks, quarantine, keys, own } = needs;
 
@@ -105,11 +107,12 @@ export function openRestore(needs: RestoreNeeds): Restore {
     });
   }
 
-  /** Mode and times from the stub; xattrs are in the catalog alone. */
+  /** Mode and times from the stub; xattrs and the bits above rwx (setuid, setgid, sticky) are in the catalog alone. */
   function metaOf(path: string | undefined, { mode, mtimeUs, root }: Stub): Meta {
     const entry = path === undefined ? undefined : tree.get(path)?.entry;
-    const xattrs = entry?.root && rootKey(entry.root) === rootKey(root) ? entry.xattrs : undefined;
-    return { mode, mtimeUs, ...(xattrs && { xattrs }) };
+    if (entry?.root === undefined || rootKey(entry.root) !== rootKey(root)) return { mode, mtimeUs };
+    const { xattrs } = entry;
+    return { mode: mode | (entry.mode & SPECIAL_MODE_BITS), mtimeUs, ...(xattrs && { xattrs }) };
   }
 
   async function regenerate(
