@@ -65,10 +65,17 @@ export function quarantinePlace(quarantine: string, id: string, name: string): Q
   return { dir, original: join(dir, name), oldStub: join(dir, '.earlier-stub') };
 }
 
-/** Moves a file into quarantine: same disk only (EXDEV is thrown), durable on both sides. */
+/** Moves a file into quarantine, durable on both sides. Throws UNSAFE when it lies on another disk: then nothing changed. */
 export async function moveInto(place: QuarantinePlace, from: string, to: string): Promise<void> {
   await mkdir(place.dir, { recursive: true, mode: 0o700 });
-  await rename(from, to);
+  try {
+    await rename(from, to);
+  } catch (error) {
+    if (systemCode(error) !== 'EXDEV') throw error;
+    throw new DezentError('UNSAFE', `${from} stays a file: it lies on another disk than ${dirname(place.dir)}`, {
+      cause: error,
+    });
+  }
   await syncDirectory(place.dir);
   await syncDirectory(dirname(place.dir));
   await syncDirectory(dirname(from));
