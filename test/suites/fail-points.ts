@@ -19,6 +19,8 @@ export interface FailPoints extends Disposable {
   arm(k?: number, mode?: Mode): void;
   /** Steps do not count any more and none fails. */
   disarm(): void;
+  /** From now on this function always fails so, armed or not. */
+  refuse(name: string, code: string): void;
   /** One more step, made elsewhere (a database). */
   step(name: string): void;
 }
@@ -41,8 +43,13 @@ const HANDLE_CHANGES = ['chmod', 'datasync', 'sync', 'truncate', 'utimes', 'writ
 
 /** An error as a dying disk gives it; `dead` for tests to tell it from others. */
 export class StoppedHere extends Error {
-  readonly code = 'EIO';
+  readonly code: string;
   readonly syscall = 'write';
+
+  constructor(message: string, code = 'EIO') {
+    super(`${code}: ${message}`);
+    this.code = code;
+  }
 }
 
 /** Counts changes below `root`. One at a time in a process. */
@@ -51,6 +58,7 @@ export function openFailPoints(root: string): FailPoints {
   const originals = new Map<string, AnyFunction>();
   const undo: (() => void)[] = [];
   const steps: string[] = [];
+  const refused = new Map<string, string>();
   let armed = false;
   let stopAt: number | undefined;
   let mode: Mode = 'dead';
@@ -71,6 +79,8 @@ export function openFailPoints(root: string): FailPoints {
     const original = promises[name] as AnyFunction;
     originals.set(name, original);
     promises[name] = async (...args) => {
+      const code = refused.get(name);
+      if (code !== undefined) throw new StoppedHere(`${name} is refused`, code);
       if (args.slice(0, paths).some(isBelow)) step(`${name} ${args.slice(0, paths).map(short).join(' ')}`);
       return original(...args);
     };
@@ -109,6 +119,7 @@ export function openFailPoints(root: string): FailPoints {
   return {
     steps,
     step,
+    refuse: (name, code) => void refused.set(name, code),
     arm(k, how = 'dead') {
       steps.length = 0;
       stopAt = k;
