@@ -2,7 +2,7 @@
 // where a stub stands for it.
 import { constants, realpathSync } from 'node:fs';
 import { access, lstat, mkdir, realpath, stat } from 'node:fs/promises';
-import { dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { basename, dirname, extname, isAbsolute, join, relative, resolve, sep } from 'node:path';
 import { DezentError, systemCode } from '../errors.ts';
 import { STUB_SUFFIX } from '../store/stub.ts';
 
@@ -22,6 +22,9 @@ export interface Folder {
   /** The directory of quarantine, made if it is missing. */
   quarantine(): Promise<string>;
 }
+
+/** A longer "extension" is a part of the name. */
+const MAX_ENDING_BYTES = 32;
 
 const isWithin = (outer: string, inner: string): boolean => {
   const way = relative(outer, inner);
@@ -74,6 +77,15 @@ function resolveParent(absolute: string): string {
     if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return absolute;
     throw error;
   }
+}
+
+/** A name for the same file beside one that is taken: `x (words).txt`, its own name shortened where the whole would be too long. */
+export function nameBeside(path: string, words: string): string {
+  const ending = extname(path);
+  const more = ` (${words})${Buffer.byteLength(ending) <= MAX_ENDING_BYTES ? ending : ''}`;
+  let stem = basename(path, ending);
+  while (Buffer.byteLength(stem + more) > NAME_MAX_BYTES) stem = Array.from(stem).slice(0, -1).join('');
+  return join(dirname(path), stem + more);
 }
 
 export function openFolder(root: string): Folder {

@@ -1,14 +1,14 @@
 // Quarantine: originals whose stub stands already wait here, on the same disk, until their space may be given back. Every way out is here:
 // removed after fresh checks and proofs, brought back to its path, or (after a failed step) whichever of the two the disk calls for.
 import { unlink } from 'node:fs/promises';
-import { basename, dirname, extname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { DezentError, isDezentError } from '../errors.ts';
 import type { BlockId } from '../store/block.ts';
 import type { ContentKeys } from '../store/secrets.ts';
 import { decodeStub } from '../store/stub.ts';
 import { rootKey } from './content-index.ts';
 import { syncDirectory } from './durable-file.ts';
-import { OWN_TMP_PREFIX, type Folder } from './folder.ts';
+import { nameBeside, OWN_TMP_PREFIX, type Folder } from './folder.ts';
 import { identityOf, lstatIfPresent, sizeOfIdentity } from './identity.ts';
 import type { CopyCount, ItemCopies } from './item-copies.ts';
 import type { Journal, OffloadRecord } from './journal.ts';
@@ -209,9 +209,7 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
   /** A new file has taken the path: the original comes back under a name that says so. */
   async function bringBackBeside(record: OffloadRecord): Promise<void> {
     const at = await place(record);
-    const path = folder.absolute(record.path);
-    const ending = extname(path);
-    const beside = join(dirname(path), `${basename(path, ending)} (dezent ${record.id.slice(0, 8)})${ending}`);
+    const beside = nameBeside(folder.absolute(record.path), `dezent ${record.id.slice(0, 8)}`);
     if (await moveBack(at, at.original, beside)) await forget(record, at);
   }
 

@@ -1,14 +1,14 @@
 // Regenerate: a manifest and its metadata → the original under a free name. Written beside its place as a file that only its owner can
 // read, checked as a whole, then linked: a half-written file is never visible under a user's name.
 import { mkdir, open, statfs, symlink, unlink, type FileHandle } from 'node:fs/promises';
-import { basename, dirname, extname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { asDezentError, DezentError, systemCode } from '../errors.ts';
 import type { CatalogEntry } from '../store/catalog.ts';
 import type { Manifest } from '../store/manifest.ts';
 import { checkedContent, contentHashOf } from '../store/pipeline.ts';
 import type { ContentKeys } from '../store/secrets.ts';
 import { syncDirectory } from './durable-file.ts';
-import { OWN_TMP_PREFIX } from './folder.ts';
+import { nameBeside, OWN_TMP_PREFIX } from './folder.ts';
 import { lstatIfPresent, utimeOf } from './identity.ts';
 import type { Fetch } from './manifests.ts';
 import { openStable } from './stable-file.ts';
@@ -46,6 +46,14 @@ export async function checkSpace(dir: string, bytes: number): Promise<void> {
 /** The name of the temporary file of an operation, beside `path`. */
 export const tmpBeside = (path: string, id: string): string => join(dirname(path), `${OWN_TMP_PREFIX}${id}`);
 
+/** A disk that is getting full takes a part before it refuses. */
+async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, position + done);
+    done += bytesWritten;
+  }
+}
+
 async function writePieces(
   file: FileHandle,
   manifest: Manifest,
@@ -57,7 +65,7 @@ async function writePieces(
     return options.fetch(id);
   };
   for await (const { position, bytes } of checkedContent(manifest, { keys: keys(), fetch }, FETCH_WIDTH)) {
-    await file.write(bytes, 0, bytes.length, position);
+    await writeAll(file, bytes, position);
     options.onBytes?.(bytes.length);
   }
 }
@@ -94,11 +102,8 @@ export async function hasContent(path: string, manifest: Manifest, keys: Content
   return Buffer.from(manifest.contentHash).equals(found);
 }
 
-function conflictName(path: string, number: number): string {
-  const ending = extname(path);
-  const again = number === 1 ? '' : ` ${number}`;
-  return join(dirname(path), `${basename(path, ending)} (restored${again})${ending}`);
-}
+const conflictName = (path: string, number: number): string =>
+  nameBeside(path, number === 1 ? 'restored' : `restored ${number}`);
 
 /** Gives `tmp` the name, or, when another content has it, the first free one beside it. Nothing is overwritten. Gives the name it got. */
 export async function takeFreeName(tmp: string, path: string, manifest: Manifest, keys: ContentKeys): Promise<string> {
