@@ -73,7 +73,10 @@ export function openTendFolder(needs: TendFolderNeeds): TendFolder {
 
   async function takeLocked(path: string, options: IngestOptions): Promise<Ingested | undefined> {
     if (path.endsWith(STUB_SUFFIX)) {
+      const before = tree.get(lockOf(path));
       const item = await takeStub(path);
+      // Renamed, copied or back from the trash: its new entry has to be kept by others too.
+      if (item !== undefined && item.segment.id !== before?.segment.id) needs.onIngested(item);
       if (item !== undefined) return { item, newBytes: 0, changed: false };
     }
     const before = tree.get(path);
