@@ -57,6 +57,8 @@ export interface TestFiles extends AsyncDisposable {
   /** Paths that were tried again later. */
   retried: string[];
   deleted: string[];
+  /** Paths whose copies had to be made. */
+  woken: string[];
   at(path: string): string;
   write(path: string, bytes: Uint8Array | string): Promise<void>;
   /** Writes, ingests and hands everything to all connected holders. */
@@ -142,6 +144,7 @@ export async function openTestFiles(options: TestFilesOptions = {}): Promise<Tes
     busy: false,
     retried: [],
     deleted: [],
+    woken: [],
     at: (path) => join(root, path),
     async write(path, bytes) {
       await mkdir(dirname(files.at(path)), { recursive: true });
@@ -159,7 +162,11 @@ export async function openTestFiles(options: TestFilesOptions = {}): Promise<Tes
         if (bytes === undefined) continue;
         for (const holder of holders.values()) if (holder.connected) holder.blocks.set(id, bytes);
       }
-      const kept: TreeItem = { ...item, state: 'protected', ...(await files.parts.copies.count(item)) };
+      const kept: TreeItem = {
+        ...item,
+        state: item.state === 'waiting' ? 'protected' : item.state,
+        ...(await files.parts.copies.count(item)),
+      };
       await files.parts.tree.set([kept]);
       return kept;
     },
@@ -322,7 +329,7 @@ async function openParts(files: TestFiles, world: World): Promise<FilesParts> {
     deletions,
     warnings,
     adoptStub: openAdoptStub({ ...stored, own: swapping.own, deviceId }),
-    onIngested: () => undefined,
+    onIngested: ({ entry }) => void files.woken.push(entry.path),
     later: (path) => void files.retried.push(path),
   });
   return { ...stored, ...swapping, ingest, tend, deletions, warnings, rules, recovered };
