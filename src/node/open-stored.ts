@@ -121,7 +121,10 @@ export async function openStored({
     settings: { minCopies, cacheMaxBytes: () => config.get('cache.maxBytes') },
     copiesOf: (id) => receipts.copiesOf([id]).copies,
     remove: (ids) => keeper.evict(ids),
-    onLeft: (ids) => announce.removed(ids),
+    onLeft(ids) {
+      announce.removed(ids);
+      manifests.forget(ids);
+    },
   });
   const late: { kept?: EarlyPush['kept'] } = {};
   const ownStore: LocalStore = {
