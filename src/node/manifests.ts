@@ -1,5 +1,5 @@
 // Manifests by their root. Many small files share one solid block, so the last few opened ones are kept, with the peer they came from: a
-// file out of a block that was fetched for its neighbour came from that peer too.
+// file out of a block that was fetched for its neighbour came from that peer too, as long as that peer is here.
 import type { BlockId } from '../store/block.ts';
 import { expand } from '../store/compress.ts';
 import { decodeManifest, type Manifest, type Root } from '../store/manifest.ts';
@@ -24,6 +24,8 @@ export interface Manifests {
   open(root: Root, fetch: FetchFrom): Promise<{ manifest: Manifest; from: string | undefined }>;
   /** These blocks have left this machine: what is opened from now on does not come from here. */
   forget(ids: readonly BlockId[]): void;
+  /** This peer is gone: the same. */
+  forgetFrom(peerId: string): void;
 }
 
 interface Solid {
@@ -33,6 +35,8 @@ interface Solid {
 
 interface Kept {
   solid: Promise<Solid>;
+  /** Where it came from, once it is here. */
+  from?: string | undefined;
   /** False: opened for `at`, which does not ask where it came from. */
   tellsFrom: boolean;
 }
@@ -52,9 +56,12 @@ export function openManifests(keys: () => ContentKeys): Manifests {
       plain: expand(unsealNamed(KIND_MANIFEST, bytes, keys())),
       from,
     }));
-    const one = { solid, tellsFrom };
+    const one: Kept = { solid, tellsFrom };
     keep(id, one);
-    solid.catch(() => kept.get(id) === one && kept.delete(id)); // whoever awaits it gets the error; the next caller tries anew
+    solid.then(
+      ({ from }) => (one.from = from),
+      () => kept.get(id) === one && kept.delete(id), // whoever awaits it gets the error; the next caller tries anew
+    );
     return solid;
   }
 
@@ -77,6 +84,9 @@ export function openManifests(keys: () => ContentKeys): Manifests {
     },
     forget(ids) {
       for (const id of ids) kept.delete(id);
+    },
+    forgetFrom(peerId) {
+      for (const [id, { from }] of kept) if (from === peerId) kept.delete(id);
     },
   };
 }

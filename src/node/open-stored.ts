@@ -115,6 +115,7 @@ export async function openStored({
   const tree = await openTree(db.sublevel('tree'));
   const contents = openContentTable(db.sublevel('contents'));
   const manifests = openManifests(keys);
+  swarm.onDisconnected((peerId) => manifests.forgetFrom(peerId));
   const ownBlocks = await openOwnBlocks({
     db: db.sublevel('own'),
     store,

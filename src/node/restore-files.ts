@@ -139,12 +139,14 @@ export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
   /** Regenerates the content of an entry at this absolute name, or beside it where another content has it. */
   async function putFile(entry: CatalogEntry, target: string, { context, from, meter }: PutOptions): Promise<string> {
     if (entry.root === undefined) throw new DezentError('BAD_RECORD', `${entry.path} has no content in the catalog`);
+    const note = (peerId: string | undefined): void => void (peerId !== undefined && from?.add(peerId));
     const fetch = async (id: BlockId): Promise<Uint8Array> => {
       const fetched = await needs.fetch(id, context.signal);
-      if (fetched.from !== undefined) from?.add(fetched.from);
+      note(fetched.from);
       return fetched.bytes;
     };
-    const manifest = await manifests.at(entry.root, fetch);
+    const { manifest, from: holder } = await manifests.open(entry.root, (id) => needs.fetch(id, context.signal));
+    note(holder);
     await makeFolder(dirname(target));
     if (await hasContent(target, manifest, keys())) return target;
     const tmp = tmpBeside(target, newOperationId());

@@ -126,12 +126,14 @@ export function openRestore(needs: RestoreNeeds): Restore {
     const done = { sizeBytes: stub.sizeBytes, root: rootKey(stub.root) };
     if (await fromQuarantine(path, stub)) return { ...done, path: target, from: [] };
     const from = new Set<string>();
+    const note = (peerId: string | undefined): void => void (peerId !== undefined && from.add(peerId));
     const fetch: Fetch = async (id) => {
       const fetched = await needs.fetch(id, options.signal);
-      if (fetched.from !== undefined) from.add(fetched.from);
+      note(fetched.from);
       return fetched.bytes;
     };
-    const manifest = await manifests.at(stub.root, fetch);
+    const { manifest, from: holder } = await manifests.open(stub.root, (id) => needs.fetch(id, options.signal));
+    note(holder);
     const id = newOperationId();
     const record: RestoreRecord = {
       v: 1,
