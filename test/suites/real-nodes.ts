@@ -100,12 +100,11 @@ export async function until<T>(
   }
 }
 
-export async function untilConnected(nodes: readonly RealNode[]): Promise<void> {
+/** Each of these nodes has so many peers; by default all the others of them. */
+export async function untilConnected(nodes: readonly RealNode[], peers: number = nodes.length - 1): Promise<void> {
   for (const node of nodes) {
-    await until(`${node.name} to be connected with ${nodes.length - 1} peers`, async () => {
-      const { peers } = await node.status();
-      return peers.connected >= nodes.length - 1;
-    });
+    const isDone = async (): Promise<boolean> => (await node.status()).peers.connected >= peers;
+    await until(`${node.name} to be connected with ${peers} peers`, isDone);
   }
 }
 
