@@ -4,7 +4,7 @@
 //
 // Padmé (petsymposium.org/popets/2019/popets-2019-0056.pdf): at most 12 % more, 1.7 % on average at our sizes.
 import { promisify } from 'node:util';
-import { constants, zstdCompress, zstdDecompressSync } from 'node:zlib';
+import { constants, zstdCompress, zstdCompressSync, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
 import { DezentError } from '../errors.ts';
 import { MAX_BLOCK_BYTES } from './block.ts';
 
@@ -41,16 +41,27 @@ function frameOf(codec: number, plainLength: number, payload: Uint8Array): Buffe
   return frame.fill(0, used);
 }
 
+/** With the default chunkSize zlib grows its output in steps and copies it: up to 1.7× slower. */
+const zstdOptions = (length: number): ZstdOptions => ({
+  chunkSize: length + Math.ceil(length / 128) + 1024,
+  params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
+});
+
+function frameOfSmaller(plain: Uint8Array, packed: Uint8Array): Buffer {
+  const worth = packed.length <= plain.length * WORTH_SHARE;
+  return worth ? frameOf(CODEC_ZSTD, plain.length, packed) : frameOf(CODEC_RAW, plain.length, plain);
+}
+
 /** The frame of these bytes (at most {@link MAX_PLAIN_BYTES}); compresses on the thread pool. */
 export async function compress(plain: Uint8Array): Promise<Buffer> {
   if (plain.length < TRY_FROM_BYTES) return frameOf(CODEC_RAW, plain.length, plain);
-  // With the default chunkSize zlib grows its output in steps and copies it: up to 1.7× slower.
-  const packed = await zstd(plain, {
-    chunkSize: plain.length + Math.ceil(plain.length / 128) + 1024,
-    params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
-  });
-  const worth = packed.length <= plain.length * WORTH_SHARE;
-  return worth ? frameOf(CODEC_ZSTD, plain.length, packed) : frameOf(CODEC_RAW, plain.length, plain);
+  return frameOfSmaller(plain, await zstd(plain, zstdOptions(plain.length)));
+}
+
+/** The same frame, made on this thread. */
+export function compressNow(plain: Uint8Array): Buffer {
+  if (plain.length < TRY_FROM_BYTES) return frameOf(CODEC_RAW, plain.length, plain);
+  return frameOfSmaller(plain, zstdCompressSync(plain, zstdOptions(plain.length)));
 }
 
 function bad(why: string, cause?: unknown): DezentError {

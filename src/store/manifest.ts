@@ -9,7 +9,7 @@ import { decode, encode } from '@ipld/dag-cbor';
 import { Blake3Hasher } from '@napi-rs/blake-hash';
 import { DezentError } from '../errors.ts';
 import { blockIdFromBytes, blockIdToBytes, isBlockIdBytes, MAX_BLOCK_BYTES, type BlockId } from './block.ts';
-import { SECRET_BYTES } from './secrets.ts';
+import { keyedHash, SECRET_BYTES } from './secrets.ts';
 
 /** Content up to here lies in the manifest itself, so that a small file costs no block of its own. */
 export const INLINE_MAX_BYTES: number = 32 * 1024;
@@ -143,6 +143,9 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
   return { size, contentHash: hash, average, ...content };
 }
 
+/** Small files have few chunks: they are hashed without a hasher of their own, which takes longer to make than they to hash. */
+const HASHED_AT_ONCE = 64;
+
 /** contentHash: keyed blake3 over (length:u32be ‖ plain hash) of each chunk, so that chunks can be hashed in parallel. */
 export interface ContentHasher {
   add(length: number, plainHash: Uint8Array): void;
@@ -150,14 +153,24 @@ export interface ContentHasher {
 }
 
 export function openContentHasher(key: Buffer): ContentHasher {
-  const hasher = Blake3Hasher.newKeyed(key);
+  let hasher: Blake3Hasher | undefined;
+  let waiting: Uint8Array[] = [];
   return {
     add(length, plainHash) {
-      const head = Buffer.alloc(4);
+      const head = Buffer.allocUnsafe(4);
       head.writeUInt32BE(length);
-      hasher.update(head).update(plainHash);
+      waiting.push(head, plainHash);
+      if (waiting.length < HASHED_AT_ONCE) return;
+      hasher ??= Blake3Hasher.newKeyed(key);
+      hasher.update(Buffer.concat(waiting));
+      waiting = [];
     },
-    digest: () => hasher.digestBuffer(),
+    digest() {
+      if (hasher === undefined) return keyedHash(key, ...waiting);
+      if (waiting.length > 0) hasher.update(Buffer.concat(waiting));
+      waiting = [];
+      return hasher.digestBuffer();
+    },
   };
 }
 
