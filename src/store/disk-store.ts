@@ -1,11 +1,14 @@
 // The disk store: blocks in packs, found through an index, acknowledged when both survive a power cut. This file joins its parts:
 // session (what is loaded), committer (all changes, in groups), reads, compactor.
+import { join } from 'node:path';
 import { MAX_BLOCK_BYTES, type BlockId } from './block.ts';
 import { NO_OWNER, OWNER_BYTES, type CallOptions, type LocalStore, type PutOptions } from './block-store.ts';
 import { ask, openDiskReads } from './disk-reads.ts';
 import { submitAll } from './pack-batches.ts';
 import { freeBytesOf, openCommitter, type CommitSettings } from './pack-commit.ts';
 import { openCompactor } from './pack-compact.ts';
+import { packName, type PackId } from './pack-file.ts';
+import { openPackLanes, type PackLanes } from './pack-lanes.ts';
 import type { Notify, StoreNotice } from './pack-load.ts';
 import type { Change } from './pack-plan.ts';
 import { openPackReader } from './pack-reader.ts';
@@ -35,7 +38,23 @@ export interface Verified {
   bad: BlockId[];
 }
 
-export type DiskStore = LocalStore & Upkeep;
+/** Where blocks lie, for threads that write and read packs on their own. */
+export interface PackAccess {
+  lanes: PackLanes;
+  /** Where the block's record is: a hint that a compaction may make void, and no word on whether it can be read. */
+  locate(ids: readonly BlockId[]): Promise<(RecordPlace | undefined)[]>;
+}
+
+/** A block's record in a pack file. */
+export interface RecordPlace {
+  pack: PackId;
+  path: string;
+  offset: number;
+  /** Of the block's bytes. */
+  length: number;
+}
+
+export type DiskStore = LocalStore & Upkeep & PackAccess;
 
 /**
  * Opens or makes the store in a directory of its own. Throws ALREADY_RUNNING when another process has it, NEWER_VERSION, IO, DISK_FULL.
@@ -69,6 +88,8 @@ export async function openDiskStore(dir: string, settings: DiskStoreSettings = {
     delete: (id, options) => deleteMany([id], options),
     deleteMany,
     space: () => spaceOf(session, dir),
+    lanes: openPackLanes({ paths, session, committer }, settings),
+    locate: (ids) => locate(session, paths.packs, ids),
     rebuild: () => session.rebuild(),
     verifyAll: (options) => verifyAll(reads, options),
     compact: (options = {}) => compactor.compact(options),
@@ -95,6 +116,17 @@ function* putsOf(blocks: Iterable<{ id: BlockId; bytes: Uint8Array }>, options: 
 
 function* deletionsOf(ids: Iterable<BlockId>): Iterable<Change> {
   for (const id of ids) yield { kind: 'delete', id };
+}
+
+function locate(session: PackSession, dir: string, ids: readonly BlockId[]): Promise<(RecordPlace | undefined)[]> {
+  return ask(session, undefined, async ({ index }) => {
+    const locations = await index.getMany(ids);
+    return locations.map((found) => {
+      if (found === undefined) return undefined;
+      const { pack, offset, length } = found;
+      return { pack, path: join(dir, packName(pack)), offset, length };
+    });
+  });
 }
 
 function spaceOf(session: PackSession, dir: string): Promise<{ usedBytes: number; freeBytes: number }> {

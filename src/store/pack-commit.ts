@@ -1,13 +1,13 @@
 // Group commit: changes that wait while one commit runs share the next one, its fdatasync and its index batch. Nobody waits for a
-// timer. Order: records to the pack → fdatasync → index batch, synced → acknowledged.
+// timer. Order: records to the pack → fdatasync → index batch, synced → acknowledged; records that other threads appended are there already.
 import { statfs } from 'node:fs/promises';
 import type { CallOptions } from './block-store.ts';
-import { PACK_BYTES, PACK_HEADER_BYTES, RECORD_HEADER_BYTES } from './pack-file.ts';
+import { PACK_BYTES, PACK_HEADER_BYTES, RECORD_HEADER_BYTES, type PackId } from './pack-file.ts';
 import type { LoadedPacks } from './pack-load.ts';
 import { planOf, type Change, type Plan } from './pack-plan.ts';
 import type { StorePaths } from './pack-rebuild.ts';
 import type { PackSession } from './pack-session.ts';
-import { continuePack, createPack, type PackWriter } from './pack-writer.ts';
+import { continuePack, createPack, syncPack, type PackWriter } from './pack-writer.ts';
 import { asDezentError, DezentError, isDezentError } from '../errors.ts';
 
 /** At most so much in one commit: at 500 MB/s a commit, and with it the wait for the next one, stays near 30 ms. */
@@ -74,12 +74,15 @@ export function openCommitter(needs: { paths: StorePaths; session: PackSession }
   }
 
   async function commitSome(packs: LoadedPacks): Promise<void> {
-    const writer = await writerFor(packs, { dir: paths.packs, bytes: waiting[0]?.bytes ?? 0, packBytes });
-    const room = await roomForPuts(paths.dir, settings.reserveBytes);
-    const jobs = admitted(takeJobs(waiting, packBytes - writer.end), room);
+    const wanted = { dir: paths.packs, bytes: waiting[0]?.bytes ?? 0, packBytes, lent: session.lent };
+    const writer = await writerFor(packs, wanted);
+    const { roomBytes } = await roomForPuts(paths.dir, settings.reserveBytes);
+    const jobs = admitted(takeJobs(waiting, packBytes - writer.end), roomBytes);
     const changes = jobs.flatMap((job) => job.changes);
     try {
-      await commit(session, packs, await planOf(packs, { pack: writer.pack, offset: writer.end }, changes));
+      const plan = await planOf(packs, { pack: writer.pack, offset: writer.end }, changes);
+      await Promise.all(plan.adopted.map((pack) => syncPack(paths.packs, pack)));
+      await commit(session, packs, plan);
       for (const { done } of jobs) done.resolve();
     } catch (error) {
       if (isDezentError(error, 'BAD_INDEX')) session.spoil(packs, [], error);
@@ -106,15 +109,21 @@ interface Wanted {
   /** Of the first job. */
   bytes: number;
   packBytes: number;
+  lent: ReadonlySet<PackId>;
 }
 
 /** The pack that is appended to; another one when this one has no room. An empty pack takes anything. */
-async function writerFor(packs: LoadedPacks, { dir, bytes, packBytes }: Wanted): Promise<PackWriter> {
+async function writerFor(packs: LoadedPacks, { dir, bytes, packBytes, lent }: Wanted): Promise<PackWriter> {
   const { writer } = packs;
   if (writer?.intact && (writer.end === PACK_HEADER_BYTES || writer.end + bytes <= packBytes)) return writer;
   const open = [...packs.states.values()].find(
     ({ pack, end, sealed, doubtful }) =>
-      !sealed && !doubtful && !packs.missing.has(pack) && end >= PACK_HEADER_BYTES && end + bytes <= packBytes,
+      !sealed &&
+      !doubtful &&
+      !lent.has(pack) &&
+      !packs.missing.has(pack) &&
+      end >= PACK_HEADER_BYTES &&
+      end + bytes <= packBytes,
   );
   const resumed = writer === undefined && open !== undefined;
   packs.writer = await (resumed ? continuePack(dir, open.pack, open.end) : createPack(dir));
@@ -122,10 +131,15 @@ async function writerFor(packs: LoadedPacks, { dir, bytes, packBytes }: Wanted):
   return packs.writer;
 }
 
-async function roomForPuts(dir: string, reserveBytes: number | undefined): Promise<number> {
+/** What puts may take of the disk of this directory, and what is to stay free there. */
+export async function roomForPuts(
+  dir: string,
+  setReserveBytes: number | undefined,
+): Promise<{ roomBytes: number; reserveBytes: number }> {
   const { bavail, blocks, bsize } = await statfs(dir);
-  const reserve = INDEX_RESERVE_BYTES + Math.min(PACK_BYTES, blocks * bsize * COMPACT_RESERVE_SHARE);
-  return bavail * bsize - (reserveBytes ?? reserve);
+  const least = INDEX_RESERVE_BYTES + Math.min(PACK_BYTES, blocks * bsize * COMPACT_RESERVE_SHARE);
+  const reserveBytes = setReserveBytes ?? least;
+  return { roomBytes: bavail * bsize - reserveBytes, reserveBytes };
 }
 
 /** As many as fit into one commit and into the pack; at least one. */
@@ -157,10 +171,10 @@ function admitted(jobs: Job[], room: number): Job[] {
 /** Carries a plan out; after an error either nothing has happened or the session is spoilt. */
 async function commit(session: PackSession, packs: LoadedPacks, plan: Plan): Promise<void> {
   const { writer } = packs;
-  if (plan.records.length === 0 || writer === undefined) return;
+  if (plan.states.length === 0 || writer === undefined) return;
   const ids = plan.changes.map(({ id }) => id);
   try {
-    await writer.append(plan.records);
+    if (plan.records.length > 0) await writer.append(plan.records);
   } catch (error) {
     if (!writer.intact) session.spoil(packs, ids, error);
     throw error;

@@ -58,7 +58,7 @@ export function openCompactor(needs: CompactNeeds): Compactor {
   let background: Promise<void> | undefined;
 
   function isVictim(state: PackState, now: boolean): boolean {
-    if (state.doubtful || stuck.has(state.pack)) return false;
+    if (state.doubtful || stuck.has(state.pack) || session.lent.has(state.pack)) return false;
     const dead = deadBytes(state);
     if (state.liveBlocks === 0) return dead > 0 || (state.tombstoneBytes > 0 && lookedAt.get(state.pack) !== gone);
     return dead >= state.end * DEAD_SHARE || (now && (dead >= NOW_DEAD_BYTES || dead >= state.end * NOW_DEAD_SHARE));

@@ -41,10 +41,14 @@ export interface LoadedPacks {
   writer: PackWriter | undefined;
 }
 
-/** Throws NEWER_VERSION, IO, DISK_FULL. */
-export async function loadPacks(paths: StorePaths, notify: Notify): Promise<LoadedPacks> {
+/** Packs that are `lent` are taken as the index knows them. Throws NEWER_VERSION, IO, DISK_FULL. */
+export async function loadPacks(
+  paths: StorePaths,
+  notify: Notify,
+  lent: ReadonlySet<PackId> = new Set(),
+): Promise<LoadedPacks> {
   try {
-    return await load(paths, notify);
+    return await load(paths, notify, lent);
   } catch (error) {
     if (!isDezentError(error, 'BAD_INDEX')) throw error;
     const { blocks } = await rebuildIndex(paths);
@@ -53,11 +57,11 @@ export async function loadPacks(paths: StorePaths, notify: Notify): Promise<Load
       message: `the index was rebuilt from the packs: ${blocks} blocks (${error.message})`,
       error,
     });
-    return load(paths, notify);
+    return load(paths, notify, lent);
   }
 }
 
-async function load(paths: StorePaths, notify: Notify): Promise<LoadedPacks> {
+async function load(paths: StorePaths, notify: Notify, lent: ReadonlySet<PackId>): Promise<LoadedPacks> {
   const sizes = await packSizes(paths);
   const index = await openPackIndex(paths.index);
   try {
@@ -73,7 +77,10 @@ async function load(paths: StorePaths, notify: Notify): Promise<LoadedPacks> {
     };
     await countAll(packs, sizes);
     await dropUnused(packs, sizes, notify);
-    for (const [pack, size] of sizes) await readTail(packs, { paths, pack, size }, notify);
+    for (const [pack, size] of sizes) {
+      if (!lent.has(pack)) await readTail(packs, { paths, pack, size }, notify);
+      else if (!states.has(pack)) states.set(pack, newPackState(pack, PACK_HEADER_BYTES));
+    }
     return packs;
   } catch (error) {
     await index.close();

@@ -1,6 +1,6 @@
 // What a commit will write: changes, in order, against what is in the index, become records to append and index entries to set.
 import type { BlockId } from './block.ts';
-import { RECORD_HEADER_BYTES, recordBytes, type Place, type RecordHead } from './pack-file.ts';
+import { RECORD_HEADER_BYTES, recordBytes, type PackId, type Place, type RecordHead } from './pack-file.ts';
 import { countBlock, type IndexChange, type Location, type PackState } from './pack-index.ts';
 import type { LoadedPacks } from './pack-load.ts';
 import { newPackState } from './pack-rebuild.ts';
@@ -12,9 +12,13 @@ export type Change =
   /** The same block from an old place to the end, unless it is no longer there. */
   | { kind: 'move'; id: BlockId; bytes: Uint8Array; from: Location }
   /** A tombstone that is still needed, from a pack that will go. */
-  | { kind: 'keep'; id: BlockId; target: Place };
+  | { kind: 'keep'; id: BlockId; target: Place }
+  /** A record that another thread has appended to a pack of its own. */
+  | ({ kind: 'adopt'; id: BlockId } & Location);
 
 export interface Plan {
+  /** Packs of adopted records: to be synced before the index names these. */
+  adopted: PackId[];
   records: NewRecord[];
   changes: IndexChange[];
   /** As they will be. */
@@ -26,6 +30,7 @@ const NO_BYTES: Uint8Array = new Uint8Array();
 /** The plan for appending at this place. */
 export async function planOf(packs: LoadedPacks, place: Place, all: readonly Change[]): Promise<Plan> {
   const records: NewRecord[] = [];
+  const adopted = new Set<PackId>();
   const changes = new Map<BlockId, Location | undefined>();
   const states = new Map<string, PackState>();
   const known = await locationsOf(packs, all);
@@ -65,9 +70,26 @@ export async function planOf(packs: LoadedPacks, place: Place, all: readonly Cha
     leave(id, location);
   }
 
+  /** Where the block is kept already, the new record is dead from the beginning. */
+  function adopt({ id, pack, offset, length, owner }: { id: BlockId } & Location): void {
+    const state = stateOf(pack);
+    const location = locationOf(id);
+    adopted.add(pack);
+    state.end = Math.max(state.end, offset + RECORD_HEADER_BYTES + length);
+    if (location?.pack === pack && location.offset === offset) return;
+    if (location && !packs.damaged.has(id)) {
+      append({ kind: 'tombstone', id, target: { pack, offset } }, NO_BYTES);
+      return;
+    }
+    if (location) bury(id, location);
+    countBlock(state, RECORD_HEADER_BYTES + length, 1);
+    changes.set(id, { pack, offset, length, owner });
+  }
+
   function apply(change: Change): void {
     const location = locationOf(change.id);
-    if (change.kind === 'put') {
+    if (change.kind === 'adopt') adopt(change);
+    else if (change.kind === 'put') {
       const damaged = packs.damaged.has(change.id) && !changes.has(change.id);
       if (location && !damaged) return;
       if (location) bury(change.id, location);
@@ -84,7 +106,12 @@ export async function planOf(packs: LoadedPacks, place: Place, all: readonly Cha
   }
 
   for (const change of all) apply(change);
-  return { records, changes: [...changes].map(([id, location]) => ({ id, location })), states: [...states.values()] };
+  return {
+    adopted: [...adopted],
+    records,
+    changes: [...changes].map(([id, location]) => ({ id, location })),
+    states: [...states.values()],
+  };
 }
 
 async function locationsOf(

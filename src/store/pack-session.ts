@@ -4,6 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { BlockId } from './block.ts';
 import { takeLevelLock } from './level-lock.ts';
+import type { PackId } from './pack-file.ts';
 import { loadPacks, type LoadedPacks, type Notify } from './pack-load.ts';
 import { rebuildIndex, type StorePaths } from './pack-rebuild.ts';
 import { syncDirectory } from './pack-writer.ts';
@@ -16,6 +17,8 @@ export interface PackSession {
   inTurn<T>(task: (packs: LoadedPacks) => Promise<T>): Promise<T>;
   /** Called in turn: because of this error the disk may hold something else than `packs` says of these ids. */
   spoil(packs: LoadedPacks, ids: Iterable<BlockId>, error: unknown): void;
+  /** Packs that somebody else appends to (pack-lanes.ts): what lies behind their indexed end is theirs. */
+  readonly lent: Set<PackId>;
   /** True between such an error and the next task that is begun. */
   isSpoilt(): boolean;
   /** Rebuilds the index; 0 blocks when `seen` has been replaced meanwhile, which will have mended it. */
@@ -29,10 +32,12 @@ export async function openPackSession(paths: StorePaths, notify: Notify): Promis
   let turn: Promise<unknown> = Promise.resolve();
   let spoilt = false;
   let closed = false;
+  const lent = new Set<PackId>();
+  const load = (): Promise<LoadedPacks> => loadPacks(paths, notify, lent);
 
   function loaded(): Promise<LoadedPacks> {
     if (closed) return Promise.reject(new DezentError('IO', `the block store ${paths.dir} is closed`));
-    return current ?? replace(() => loadPacks(paths, notify));
+    return current ?? replace(load);
   }
 
   /** Closes what is loaded and puts another in its place; readers wait meanwhile. Where it fails, the next caller tries again. */
@@ -63,7 +68,7 @@ export async function openPackSession(paths: StorePaths, notify: Notify): Promis
   }
 
   async function sound(): Promise<LoadedPacks> {
-    const packs = await (spoilt ? replace(() => loadPacks(paths, notify)) : loaded());
+    const packs = await (spoilt ? replace(load) : loaded());
     spoilt = false;
     return packs;
   }
@@ -73,7 +78,7 @@ export async function openPackSession(paths: StorePaths, notify: Notify): Promis
     let rebuilt = { blocks: 0 };
     await replace(async () => {
       rebuilt = await rebuildIndex(paths);
-      return loadPacks(paths, notify);
+      return load();
     });
     notify({ what: 'index-rebuilt', message: `the index was rebuilt from the packs: ${rebuilt.blocks} blocks` });
     return rebuilt;
@@ -89,6 +94,7 @@ export async function openPackSession(paths: StorePaths, notify: Notify): Promis
     throw error;
   }
   return {
+    lent,
     loaded,
     inTurn: (task) => queue(async () => task(await sound())),
     spoil: (packs, ids, error) => {

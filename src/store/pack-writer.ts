@@ -60,6 +60,16 @@ export async function continuePack(dir: string, pack: PackId, end: number): Prom
   return packWriter(pack, file, end);
 }
 
+/** Makes durable what another thread has appended to a pack. */
+export async function syncPack(dir: string, pack: PackId): Promise<void> {
+  const file = await open(join(dir, packName(pack)), 'r+');
+  try {
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+}
+
 /** Makes names made, renamed and unlinked in a directory durable. */
 export async function syncDirectory(dir: string): Promise<void> {
   const file = await open(dir, 'r');
