@@ -1,6 +1,7 @@
 // Deletions: a file or stub that its owner removes while the node watches is deleted (history keeps it). Anything doubtful is not: a folder
 // that is unreadable, unmounted or empty, files that went while nobody watched, or very many at once. Absent is not failed.
 import { readdir } from 'node:fs/promises';
+import { systemCode } from '../errors.ts';
 import type { CatalogEntry } from '../store/catalog.ts';
 import type { CatalogLog } from './catalog-log.ts';
 import type { Folder } from './folder.ts';
@@ -33,20 +34,47 @@ export interface DeletionsNeeds {
 export interface Deletions {
   /** The path was seen to be gone while we watched. */
   gone(path: string): void;
-  /** Decides about what has been reported, when nothing is settling any more. */
+  /** Something was seen to be there: perhaps what was held back. */
+  present(): void;
+  /** Decides about what has been reported since, when nothing is settling any more. Rejects when a folder cannot be read: nothing is deleted. */
   decide(): Promise<void>;
+}
+
+async function namesIn(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error;
+    return [];
+  }
 }
 
 export function openDeletions(needs: DeletionsNeeds): Deletions {
   const { folder, tree, locks, log, deviceId, warnings } = needs;
   const trash = openTable<{ path: string; at: number }>(needs.db, 'trash');
   const reported = new Set<string>();
+  /** False: everything reported has been looked at, and nothing has come since. */
+  let isNews = false;
   let deciding: Promise<void> | undefined;
 
-  /** FOLDER can be read and still holds something: else a disk is missing, not the files. */
-  async function isFolderSound(): Promise<boolean> {
-    const names = await readdir(folder.root);
-    return names.some((name) => !name.startsWith(OWN_PREFIX)) || tree.counts().total <= HANDFUL_FILES;
+  /** The path's nearest folder that is still there. */
+  async function standingFolderOf(path: string): Promise<string> {
+    for (let above = path; above.includes('/');) {
+      above = above.slice(0, above.lastIndexOf('/'));
+      if ((await lstatIfPresent(folder.absolute(above)))?.isDirectory()) return above;
+    }
+    return '';
+  }
+
+  /**
+   * The folder can be read, and it still holds something or is the one that we knew: an unmounted disk leaves the empty folder that it was
+   * mounted on. FOLDER itself is never believed to have been emptied.
+   */
+  async function isSound(path: string): Promise<boolean> {
+    const names = await namesIn(folder.absolute(path));
+    if (names.some((name) => !name.startsWith(OWN_PREFIX))) return true;
+    const stats = path === '' ? undefined : await lstatIfPresent(folder.absolute(path));
+    return stats !== undefined && tree.get(path)?.seen.startsWith(`${stats.ino}:`) === true;
   }
 
   async function isGone(path: string): Promise<boolean> {
@@ -56,13 +84,26 @@ export function openDeletions(needs: DeletionsNeeds): Deletions {
     );
   }
 
-  /** The items that are really gone, below folders too. */
-  async function goneItems(): Promise<TreeItem[]> {
+  /** The items that are really gone, below folders too; each once. */
+  async function goneItems(paths: Iterable<string>): Promise<TreeItem[]> {
     const gone = new Map<string, TreeItem>();
-    for (const path of reported) {
+    for (const path of paths) {
       for await (const item of tree.items(path)) if (await isGone(item.entry.path)) gone.set(item.entry.path, item);
     }
     return [...gone.values()];
+  }
+
+  /** Those that went from a folder that may be a missing disk. */
+  async function doubtful(items: readonly TreeItem[]): Promise<Set<TreeItem>> {
+    const sound = new Map<string, boolean>();
+    const found = new Set<TreeItem>();
+    for (const item of items) {
+      const above = await standingFolderOf(item.entry.path);
+      const isBelieved = sound.get(above) ?? (await isSound(above));
+      sound.set(above, isBelieved);
+      if (!isBelieved) found.add(item);
+    }
+    return found;
   }
 
   function deleted({ entry }: TreeItem): CatalogEntry {
@@ -75,7 +116,7 @@ export function openDeletions(needs: DeletionsNeeds): Deletions {
 
   async function carryOut(items: readonly TreeItem[]): Promise<void> {
     const entries = items.map(deleted);
-    await log.append(entries);
+    for (let at = 0; at < entries.length; at += MANY_FILES) await log.append(entries.slice(at, at + MANY_FILES));
     for (const { fileId, path } of entries)
       await trash.put(Buffer.from(fileId).toString('hex'), { path, at: Date.now() });
     const paths = entries.map(({ path }) => path);
@@ -92,31 +133,52 @@ export function openDeletions(needs: DeletionsNeeds): Deletions {
     if (certain.length > 0) await carryOut(certain);
   }
 
-  async function decideNow(): Promise<void> {
-    const items = await goneItems();
-    if (items.length === 0) {
-      reported.clear();
-      return;
-    }
-    const files = items.filter(({ entry }) => entry.kind === 'file').length;
-    const many = files > MANY_FILES || (files > HANDFUL_FILES && files > MANY_SHARE * tree.counts().total);
-    if (many || !(await isFolderSound())) {
+  const countFiles = (items: Iterable<TreeItem>): number =>
+    [...items].filter(({ entry }) => entry.kind === 'file').length;
+
+  function isMany(items: readonly TreeItem[]): boolean {
+    const files = countFiles(items);
+    return files > MANY_FILES || (files > HANDFUL_FILES && files > MANY_SHARE * tree.counts().total);
+  }
+
+  async function decideNow(paths: readonly string[]): Promise<void> {
+    const items = await goneItems(paths);
+    const held = isMany(items) ? new Set(items) : await doubtful(items);
+    for (const { entry } of held) reported.add(entry.path);
+    if (held.size === 0) warnings.clear('deletions');
+    else {
       warnings.raise(
         'deletions',
-        `${files} files are gone from ${folder.root} at once; nothing is forgotten. If a disk is missing, bring it back; "dezent restore PATH" gives each file back.`,
+        `${countFiles(held)} files are gone from ${folder.root} at once; nothing is forgotten. If a disk is missing, bring it back; "dezent restore PATH" gives each file back.`,
       );
-      return;
     }
+    await carryOutLocked(items.filter((item) => !held.has(item)));
+  }
+
+  /** What could not be decided is reported still. */
+  async function decideReported(): Promise<void> {
+    const paths = [...reported];
     reported.clear();
-    warnings.clear('deletions');
-    await carryOutLocked(items);
+    isNews = false;
+    try {
+      await decideNow(paths);
+    } catch (error) {
+      for (const path of paths) reported.add(path);
+      throw error;
+    }
   }
 
   return {
-    gone: (path) => void reported.add(path),
+    gone(path) {
+      reported.add(path);
+      isNews = true;
+    },
+    present() {
+      isNews = reported.size > 0;
+    },
     async decide() {
-      if (reported.size === 0 || needs.busy() || deciding !== undefined) return deciding;
-      deciding = decideNow().finally(() => {
+      if (!isNews || needs.busy() || deciding !== undefined) return deciding;
+      deciding = decideReported().finally(() => {
         deciding = undefined;
       });
       return deciding;

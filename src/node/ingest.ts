@@ -209,7 +209,11 @@ export function openIngest(needs: IngestNeeds): Ingest {
   async function prepareOther(path: string, kind: EntryKind, stats: BigIntStats): Promise<Prepared> {
     const before = tree.get(path) ?? (await movedFrom(path, stats));
     const meta = await metaOf(path, kind, stats);
-    if (before?.entry.path === path && sameMeta(before.entry, meta)) return { item: before, seen: before.seen };
+    if (before?.entry.path === path && sameMeta(before.entry, meta)) {
+      // Another folder under the same name, such as a disk that is mounted now: deletions.ts goes by it.
+      const isSame = before.seen.startsWith(`${stats.ino}:`);
+      return { item: before, seen: isSame ? before.seen : identityOf(stats) };
+    }
     const entry = nextEntry(path, before, meta);
     return {
       change: changeOf(before, { state: nextState(undefined, false), seen: identityOf(stats) }, () => entry),
