@@ -5,6 +5,7 @@ import { FILE_ID_BYTES, type CatalogEntry } from '../store/catalog.ts';
 import { decodeStub, hasStubMagic, STUB_SUFFIX, type Stub } from '../store/stub.ts';
 import type { ContentKeys } from '../store/secrets.ts';
 import type { CatalogBatch } from './catalog-batch.ts';
+import { rootKey } from './content-index.ts';
 import type { Folder } from './folder.ts';
 import { lstatIfPresent } from './identity.ts';
 import { readStubBytes } from './swap.ts';
@@ -54,16 +55,31 @@ export function openAdoptStub({ folder, tree, batch, keys, own, deviceId }: Adop
     versions: { [deviceId]: 1 },
   });
 
+  const isSameRoot = (item: TreeItem, { root }: Stub): boolean =>
+    item.entry.root !== undefined && rootKey(item.entry.root) === rootKey(root);
+
+  /** Beside its own file it is the earlier version of it; alone it is what the path stands for. */
+  async function adoptHere(here: TreeItem, stub: Stub, seen: string): Promise<TreeItem> {
+    const { path, versions } = here.entry;
+    if (isSameRoot(here, stub)) {
+      if (here.state === 'stubbed' && here.seen === seen) return here;
+      if (here.state !== 'stubbed' && (await lstatIfPresent(folder.absolute(path))) !== undefined) return here;
+      const item: TreeItem = { ...here, state: 'stubbed', reason: '', seen, since: Date.now() };
+      await tree.set([item]);
+      return item;
+    }
+    if ((await lstatIfPresent(folder.absolute(path))) !== undefined) return here;
+    return add({ ...entryOf(stub, path, here.entry.fileId), versions: bump(versions) }, seen);
+  }
+
   async function adopt(path: string, stub: Stub, seen: string): Promise<TreeItem> {
     const here = tree.get(path);
-    if (here !== undefined) {
-      // Beside its own file it is the earlier version of it; alone it stands for what the tree says.
-      if (here.state === 'stubbed' && here.seen !== seen) await tree.set([{ ...here, seen }]);
-      return here;
-    }
+    if (here !== undefined) return adoptHere(here, stub, seen);
     const elsewhere = tree.pathOf(stub.fileId);
     const item = elsewhere === undefined ? undefined : tree.get(elsewhere);
-    if (item === undefined) return add(entryOf(stub, path, stub.fileId), seen);
+    // The path of a deleted file may be another file's by now.
+    const isItself = item !== undefined && Buffer.from(item.entry.fileId).equals(stub.fileId);
+    if (!isItself) return add(entryOf(stub, path, stub.fileId), seen);
     if (await isAt(item.entry.path)) return add(entryOf(stub, path, randomBytes(FILE_ID_BYTES)), seen);
     return add({ ...item.entry, path, versions: bump(item.entry.versions) }, seen, item.entry.path);
   }

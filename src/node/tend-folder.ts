@@ -101,14 +101,23 @@ export function openTendFolder(needs: TendFolderNeeds): TendFolder {
     }
   }
 
+  /** The file went: a stub that stands beside it is what is left. */
+  async function takeStubOf(path: string): Promise<void> {
+    const stub = folder.stubOf(path);
+    if ((await lstatIfPresent(folder.absolute(stub))) !== undefined) await take(stub);
+  }
+
   async function lookAt(path: string): Promise<void> {
     const stats = await lstatIfPresent(folder.absolute(path));
     if (stats === undefined) {
       noteSuccess(path);
       deletions.gone(path);
-      if (path.endsWith(STUB_SUFFIX)) deletions.gone(lockOf(path));
+      if (!path.endsWith(STUB_SUFFIX)) return takeStubOf(path);
+      deletions.gone(lockOf(path));
+      warnings.clear(`stub:${path}`);
       return;
     }
+    deletions.present();
     if (rules.ignores(path, stats.isDirectory())) return;
     await take(path);
   }
