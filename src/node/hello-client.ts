@@ -119,7 +119,8 @@ async function helloOnce(node: Libp2p, target: Target, request: HelloRequest, ou
       const stream = await connection.newStream(HELLO_PROTOCOL, { signal });
       return { answer: await sayHello(stream, request, signal), addr: withoutPeer(connection.remoteAddr) };
     } finally {
-      await connection.close({ signal: AbortSignal.timeout(HELLO_TIMEOUT_MS) });
+      // All is said. A graceful close hangs when the peer, which ends the connection after a refusal, is faster.
+      connection.abort(new DezentError('CANCELLED', 'the hello is over'));
     }
   } catch (error) {
     outer.throwIfAborted();
