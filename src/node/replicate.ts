@@ -74,6 +74,7 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     for (const path of paths) {
       const item = tree.get(path);
       if (item === undefined || item.state === 'waiting' || item.copies < wanted) queue.add(path);
+      else if (item.copies < settings.target()) waiting.add(path); // until another machine joins
     }
     if (stopping.signal.aborted || running !== undefined || queue.size === 0) return;
     running = run().finally(() => {
@@ -186,11 +187,7 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     const path = item.entry.path;
     const counted = await recount(item);
     if (counted.copies >= settings.min()) tellWatchers(path, counted);
-    if (counted.copies >= Math.min(settings.target(), needs.possibleCopies())) {
-      reasons.delete(path);
-      return;
-    }
-    waiting.add(path);
+    if (counted.copies < settings.target()) waiting.add(path);
     if (counted.copies < settings.min()) reasons.set(path, explain(counted.copies, failures));
     else reasons.delete(path);
   }
