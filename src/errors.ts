@@ -130,15 +130,20 @@ export function systemCode(error: unknown): string | undefined {
 }
 
 const FULL_DISK_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
+/** `level` has the system's words, but not its code. */
+const FULL_DISK_WORDS: RegExp = /no space left|quota exceeded/i;
 
 /** Any thrown value as a DezentError: system errors become IO or DISK_FULL, aborts CANCELLED, all else INTERNAL; the cause is kept. */
 export function asDezentError(error: unknown): DezentError {
   if (error instanceof DezentError) return error;
   const message = error instanceof Error ? error.message : String(error);
   const code = systemCode(error);
-  if (code !== undefined && FULL_DISK_CODES.has(code)) return new DezentError('DISK_FULL', message, { cause: error });
+  const isLevel = code?.startsWith('LEVEL_') === true;
+  const isFull = isLevel ? FULL_DISK_WORDS.test(message) : FULL_DISK_CODES.has(code ?? '');
+  if (isFull) return new DezentError('DISK_FULL', message, { cause: error });
   if (error instanceof Error && error.name === 'AbortError')
     return new DezentError('CANCELLED', message, { cause: error });
-  if (error instanceof Error && 'syscall' in error) return new DezentError('IO', message, { cause: error });
+  if (isLevel || (error instanceof Error && 'syscall' in error))
+    return new DezentError('IO', message, { cause: error });
   return new DezentError('INTERNAL', message, { cause: error });
 }

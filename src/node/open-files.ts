@@ -121,7 +121,7 @@ export async function openFiles(needs: FilesNeeds): Promise<Files> {
   return {
     tree,
     isOwn: ownBlocks.isOwn,
-    freedBytes: () => tree.stubbedBytes() - quarantinedBytes(journal),
+    freedBytes: () => Math.max(0, tree.stubbedBytes() - quarantinedBytes(journal)),
     api: {
       ...restoreFiles,
       ...describe,

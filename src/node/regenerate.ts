@@ -105,21 +105,30 @@ export async function hasContent(path: string, manifest: Manifest, keys: Content
 const conflictName = (path: string, number: number): string =>
   nameBeside(path, number === 1 ? 'restored' : `restored ${number}`);
 
-/** Gives `tmp` the name, or, when another content has it, the first free one beside it. Nothing is overwritten. Gives the name it got. */
-export async function takeFreeName(tmp: string, path: string, manifest: Manifest, keys: ContentKeys): Promise<string> {
-  if (await linkNew(tmp, path)) return settleName(tmp, path);
-  if (await hasContent(path, manifest, keys)) return settleName(tmp, path);
+/**
+ * Links `tmp` to the name, or, when another content has it, to the first free one beside it; durable when it returns. Nothing is overwritten.
+ * Gives the name that has the content now. `tmp` stays, so that an interrupted operation knows its own file by the inode.
+ */
+export async function linkFreeName(tmp: string, path: string, manifest: Manifest, keys: ContentKeys): Promise<string> {
+  const at = await freeName(tmp, path, manifest, keys);
+  await syncDirectory(dirname(path));
+  return at;
+}
+
+async function freeName(tmp: string, path: string, manifest: Manifest, keys: ContentKeys): Promise<string> {
+  if ((await linkNew(tmp, path)) || (await hasContent(path, manifest, keys))) return path;
   for (let number = 1; number <= CONFLICT_NAMES; number += 1) {
     const beside = conflictName(path, number);
-    if (await linkNew(tmp, beside)) return settleName(tmp, beside);
+    if (await linkNew(tmp, beside)) return beside;
   }
   throw new DezentError('NAME_TAKEN', `${path} and ${CONFLICT_NAMES} names beside it are taken`);
 }
 
-async function settleName(tmp: string, path: string): Promise<string> {
-  await unlink(tmp);
-  await syncDirectory(dirname(path));
-  return path;
+/** The same, and `tmp` goes. */
+export async function takeFreeName(tmp: string, path: string, manifest: Manifest, keys: ContentKeys): Promise<string> {
+  const at = await linkFreeName(tmp, path, manifest, keys);
+  await dropTmp(tmp);
+  return at;
 }
 
 /** Makes a folder with its mode, or leaves the one that is there. Times are set when its contents are written (setTimes). */

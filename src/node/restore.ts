@@ -1,6 +1,6 @@
 // Restore: a stub → the original in its place. The stub goes only when the original stands, durable and checked.
 //
-//   readStub → (still in quarantine: bring it back) → manifest → journal → writeChecked → takeFreeName → remove the stub → tree → journal
+//   readStub → (still in quarantine: bring it back) → manifest → journal → writeChecked → linkFreeName → tree → remove the stub → journal
 import { basename, dirname, join } from 'node:path';
 import { DezentError } from '../errors.ts';
 import type { ContentKeys } from '../store/secrets.ts';
@@ -12,7 +12,7 @@ import { newOperationId, type Journal, type RestoreRecord } from './journal.ts';
 import type { Fetch, Manifests } from './manifests.ts';
 import type { PathLocks } from './path-locks.ts';
 import type { Quarantine } from './quarantine.ts';
-import { dropTmp, takeFreeName, tmpBeside, writeChecked, type Meta, type RegenerateNeeds } from './regenerate.ts';
+import { dropTmp, linkFreeName, tmpBeside, writeChecked, type Meta, type RegenerateNeeds } from './regenerate.ts';
 import { readStubBytes, unlinkIfSame } from './swap.ts';
 import type { Tree } from './tree.ts';
 
@@ -147,9 +147,10 @@ export function openRestore(needs: RestoreNeeds): Restore {
     await journal.write(record);
     try {
       await writeChecked(record.tmp, { manifest, meta: metaOf(path, stub) }, needs, { ...options, fetch });
-      const at = await takeFreeName(record.tmp, target, manifest, keys());
+      const at = await linkFreeName(record.tmp, target, manifest, keys());
       await noteRestored(path, stub, at);
       await unlinkIfSame(stubPath, stubSeen);
+      await dropTmp(record.tmp);
       await journal.remove(id);
       return { ...done, path: at, from: [...from] };
     } catch (error) {
