@@ -27,6 +27,8 @@ export interface Flow {
   before(files: TestFiles): Promise<unknown>;
   run(files: TestFiles): Promise<unknown>;
   expected: Expected;
+  /** The stub of an earlier version may stand beside PATH. */
+  earlier?: true;
   /** A name beside PATH may hold another content afterwards. */
   beside?: true;
 }
@@ -80,12 +82,14 @@ export const FLOWS: readonly Flow[] = [
     before: addSecondBesideStub,
     run: (files) => files.offload(PATH),
     expected: [SECOND],
+    earlier: true,
   },
   {
     name: 'offload at once beside an earlier stub',
     before: addSecondBesideStub,
     run: (files) => files.offload(PATH, true),
     expected: [SECOND],
+    earlier: true,
   },
   {
     name: 'finish after grace',
@@ -102,6 +106,7 @@ export const FLOWS: readonly Flow[] = [
     },
     run: (files) => files.parts.quarantine.settle(quarantined(files)),
     expected: [SECOND],
+    earlier: true,
   },
   {
     name: 'a late writer, and a new file has the name',
@@ -184,7 +189,7 @@ export async function finishAll(files: TestFiles): Promise<void> {
 }
 
 /** After recovery: everything opens with its bytes, mode and mtime, and nothing is left over. */
-export async function checkRecovered(files: TestFiles, { expected, beside }: Flow): Promise<void> {
+export async function checkRecovered(files: TestFiles, { expected, beside, earlier }: Flow): Promise<void> {
   const [main] = expected;
   const stub = await lstatIfPresent(files.at(STUB));
   if ((await lstatIfPresent(files.at(PATH))) === undefined) {
@@ -198,6 +203,8 @@ export async function checkRecovered(files: TestFiles, { expected, beside }: Flo
     assert.equal(stats && modeOf(stats), 0o644);
   }
   if (beside && (await lstatIfPresent(files.at(STUB))) !== undefined) await files.open(STUB);
+  const left = (await lstatIfPresent(files.at(STUB))) !== undefined;
+  assert.ok(earlier || beside || !left, 'the stub is left over beside its original');
   const contents = await contentsOf(files);
   for (const content of expected) {
     assert.ok(
@@ -205,9 +212,9 @@ export async function checkRecovered(files: TestFiles, { expected, beside }: Flo
       `a content is lost; there is ${[...contents.keys()].join(', ')}`,
     );
   }
-  const left = (await readdir(files.root, { recursive: true })).filter((name) => name.includes('.dezent'));
+  const own = (await readdir(files.root, { recursive: true })).filter((name) => name.includes('.dezent'));
   assert.deepEqual(
-    left.filter((name) => name !== '.dezent' && name !== join('.dezent', 'quarantine')),
+    own.filter((name) => name !== '.dezent' && name !== join('.dezent', 'quarantine')),
     [],
     'left over',
   );

@@ -21,6 +21,7 @@ const START_MS = 700;
 /** One below stubMinBytes, one inline, one of a block, one of several. */
 const SIZES_BYTES = [3000, 20_000, 200_000, 2_500_000];
 const MAX_FILES = 60;
+const STUB_MIN_BYTES = 4096;
 
 /** Numbers that follow from the seed. */
 function randomFrom(seed: number): (below: number) => number {
@@ -130,17 +131,19 @@ test(`${KILLS} kills at random moments lose nothing`, async (t) => {
 });
 
 async function checkEnd(node: RealNode, files: Files): Promise<void> {
-  await node.ask('configSet', { key: 'offload.idleMs', value: 3_600_000 });
-  await until('everything to be protected', async () => {
+  const stubs = [...files.values()].filter(({ bytes }) => bytes.length >= STUB_MIN_BYTES).length;
+  await until(`${stubs} files to be stubs again`, async () => {
     const { files: counts } = await node.status();
-    return counts.working + counts.waiting + counts.failed === 0 && counts.total >= files.size;
+    return counts.stubbed === stubs && counts.protected === files.size - stubs && counts.total === files.size;
   });
   await until('quarantine to be empty', () => readdirSync(node.path('.dezent', 'quarantine')).length === 0);
+  await node.ask('configSet', { key: 'offload.auto', value: false });
   await node.must('restore', '--all');
   const names = new Set(readdirSync(node.folder));
   for (const [path, { bytes }] of files) {
     assert.ok(bytes.equals(await readFile(node.path(path))), `${path} is not what its owner wrote last`);
-    assert.ok(!names.has(`${path}.f`), `${path}.f is left over`);
+    // Beside a file that is too small to give way, the stub of its earlier version may stand.
+    assert.ok(bytes.length < STUB_MIN_BYTES || !names.has(`${path}.f`), `${path}.f is left over`);
   }
   assert.deepEqual(
     [...names].filter((name) => name.startsWith('.dezent-')),
