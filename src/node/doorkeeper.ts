@@ -47,7 +47,9 @@ export function openDoorkeeper({ group, gate, addrsFor, log }: DoorkeeperNeeds):
     try {
       if (oneAtATime.pendingCount >= MAX_WAITING_STRANGERS)
         throw new DezentError('NOT_ALLOWED', 'too many at once, try again');
-      const guestRecords = gate.isListed(peerId) ? undefined : await oneAtATime(() => examine(peerId, request));
+      // A listed device with a claim is one whose `init` was cut off after it was let in: it comes again, perhaps as a new owner.
+      const isKnown = gate.isListed(peerId) && request.claim === undefined;
+      const guestRecords = isKnown ? undefined : await oneAtATime(() => examine(peerId, request));
       if (guestRecords !== undefined)
         return { group: id, admitted: false, reason: '', records: guestRecords, peers: addrsFor(connection) };
     } catch (error) {

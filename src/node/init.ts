@@ -113,8 +113,9 @@ async function keepRecords(
   try {
     const group = await openGroup({ db: db.sublevel('group'), keys }, { groupId: idText(groupId), ownerId });
     for (const bundle of records) await group.merge(bundle, 'init');
-    if (group.roleOf(group.deviceId) === undefined)
-      throw new DezentError('BAD_RECORD', 'the records given do not list this device');
+    const role = group.roleOf(group.deviceId);
+    if (role === undefined || role.role === 'guest' || (role.owner ?? '') !== ownerId)
+      throw new DezentError('BAD_RECORD', 'the records given do not list this device for its owner');
     await rememberPeers(db.sublevel('swarm'), peers);
   } finally {
     await db.close();
