@@ -1,15 +1,13 @@
 // Early push: blocks go to holders while the rest of their file is still being split, so that a large file is protected when it is stored and
 // not twice as late. Only ids wait here; the rounds of replicate.ts find the receipts and send what is left.
 import type { BlockId } from '../store/block.ts';
+import type { ChooseHolders } from './choose-holders.ts';
 
 /** Enough for a session to be worth its receipt, little enough to overlap with splitting from the first second. */
 const EARLY_BYTES: number = 32 * 1024 * 1024;
 
 export interface EarlyPushNeeds {
-  target(): number;
-  /** Connected peers, best first for this key. */
-  candidates(key: string): string[];
-  countDistinct(peerIds: readonly string[]): number;
+  choose: ChooseHolders;
   push(
     peerId: string,
     ids: readonly BlockId[],
@@ -24,24 +22,17 @@ export interface EarlyPush extends AsyncDisposable {
   kept(blocks: readonly { id: BlockId; bytes: Uint8Array }[]): void;
 }
 
-export function openEarlyPush({ target, candidates, countDistinct, push, onFailed }: EarlyPushNeeds): EarlyPush {
+export function openEarlyPush({ choose, push, onFailed }: EarlyPushNeeds): EarlyPush {
   const stopping = new AbortController();
   const running = new Set<Promise<void>>();
   let waiting: BlockId[] = [];
   let bytes = 0;
 
-  function holdersFor(key: string): string[] {
-    const chosen: string[] = [];
-    for (const peerId of candidates(key)) {
-      if (countDistinct(chosen) >= target()) break;
-      if (countDistinct([...chosen, peerId]) > countDistinct(chosen)) chosen.push(peerId);
-    }
-    return chosen;
-  }
-
   async function send(peerId: string, ids: readonly BlockId[]): Promise<void> {
     const failure = await push(peerId, ids, { name: `${ids.length} new blocks`, signal: stopping.signal });
-    if (failure !== undefined) onFailed(peerId, failure);
+    if (failure === undefined) return;
+    choose.failed(peerId);
+    onFailed(peerId, failure);
   }
 
   return {
@@ -55,7 +46,7 @@ export function openEarlyPush({ target, candidates, countDistinct, push, onFaile
       waiting = [];
       bytes = 0;
       // One key for all: what belongs to one file stays together as long as the group does.
-      for (const peerId of holdersFor('')) {
+      for (const peerId of choose.choose('', ids, [])) {
         const one = send(peerId, ids).finally(() => running.delete(one));
         running.add(one);
       }

@@ -25,7 +25,7 @@ export interface ItemCopiesNeeds {
   keys: () => ContentKeys;
   fetch: Fetch;
   manifests: Manifests;
-  checkpoint(): BlockId | undefined;
+  checkpoints(): readonly BlockId[];
   /** Peer ids of those that gave a receipt for this block which stands. */
   holdersOf(id: BlockId): readonly string[];
   /** Highest seq of this device's head that the peer has acknowledged. */
@@ -34,7 +34,7 @@ export interface ItemCopiesNeeds {
 }
 
 export function openItemCopies(needs: ItemCopiesNeeds): ItemCopies {
-  const { contents, keys, manifests, fetch, checkpoint, holdersOf, ackedHead, countDistinct } = needs;
+  const { contents, keys, manifests, fetch, checkpoints, holdersOf, ackedHead, countDistinct } = needs;
 
   async function contentOf({ entry: { root } }: TreeItem): Promise<KnownContent | undefined> {
     if (root === undefined) return undefined;
@@ -55,8 +55,7 @@ export function openItemCopies(needs: ItemCopiesNeeds): ItemCopies {
 
   async function idsOf(item: TreeItem): Promise<BlockId[]> {
     const content = await contentOf(item);
-    const older = checkpoint();
-    return [...new Set([...(content?.blocks ?? []), item.segment.id, ...(older ? [older] : [])])];
+    return [...new Set([...(content?.blocks ?? []), item.segment.id, ...checkpoints()])];
   }
 
   return {

@@ -1,9 +1,9 @@
 // The second stage of open-files.ts: the part that brings everything to its copies, and what it needs to reach peers.
+import { openChooseHolders } from './choose-holders.ts';
 import { openEarlyPush } from './early-push.ts';
 import { openHandOver } from './hand-over.ts';
 import { openReplicate, type Replicate } from './replicate.ts';
 import type { TreeItem } from './tree.ts';
-import { rankPeers } from './rank-peers.ts';
 import type { FilesNeeds, Stored } from './open-stored.ts';
 
 /** The part that brings everything to its copies. */
@@ -39,6 +39,12 @@ export function openCopying(
     onPushed: ({ peerId, nonce }) => void pushed.push({ peerId, nonce }),
   });
   const possibleCopies = (): number => receipts.countDistinct(group.members().map(({ peerId }) => peerId));
+  const choose = openChooseHolders({
+    connected: () => swarm.connected(),
+    target: () => config.get('copies.target'),
+    countDistinct: receipts.countDistinct,
+    holdersOf,
+  });
   const replicate = parts.use(
     openReplicate({
       tree,
@@ -47,8 +53,8 @@ export function openCopying(
       possibleCopies,
       roundEnded,
       settings: { min: minCopies, target: () => config.get('copies.target') },
-      candidates: (key) => rankPeers(key, swarm.connected()),
-      countDistinct: receipts.countDistinct,
+      choose,
+      logIds: stored.log.ids,
       push: handOver,
       obtainable: stored.obtainable,
       sealAgain,
@@ -57,9 +63,7 @@ export function openCopying(
   );
   const early = parts.use(
     openEarlyPush({
-      target: () => config.get('copies.target'),
-      candidates: (key) => rankPeers(key, swarm.connected()),
-      countDistinct: receipts.countDistinct,
+      choose,
       push: handOver,
       onFailed: (peerId, why) => log.debug({ peer: peerId, why }, 'an early push did not succeed'),
     }),

@@ -1,12 +1,12 @@
 // The first stage of open-files.ts: the parts that know what is stored: tree, contents, catalog, own blocks, copies.
 import { decodeEnvelope, idBytes } from '../protocol/signature.ts';
-import { verifyHead, type Head } from '../protocol/head.ts';
+import { verifyHead } from '../protocol/head.ts';
 import type { Envelope } from '../protocol/signature.ts';
 import type { BlockId } from '../store/block.ts';
 import type { LocalStore } from '../store/block-store.ts';
 import { contentKeysOf, type ContentKeys } from '../store/secrets.ts';
 import { openCatalogBatch, type CatalogBatch } from './catalog-batch.ts';
-import { openCatalogLog, type CatalogLog } from './catalog-log.ts';
+import { openCatalogLog, type CatalogLog, type OwnHead } from './catalog-log.ts';
 import type { Config } from './config.ts';
 import { openConfirmHeld, type ConfirmHeld } from './confirm-held.ts';
 import { openContentTable, type ContentTable } from './content-index.ts';
@@ -47,18 +47,29 @@ function followKeys(group: Group): () => ContentKeys {
   return () => keys;
 }
 
-/** This device's newest head, as the group keeps it. */
-function openOwnHead(group: Group) {
-  const heads = group.records().heads.map((bytes) => decodeEnvelope(bytes));
-  const own = heads
-    .map((envelope) => ({ envelope, head: verifyHead(group.groupIdBytes, envelope) }))
-    .filter(({ head }) => head.device === group.deviceId);
-  let newest = own.sort((a, b) => b.head.seq - a.head.seq)[0];
+/** This device's newest head, as the group keeps it; one that peers knew and this disk did not is adopted. */
+function openOwnHead(group: Group): { get(): OwnHead | undefined; put(envelope: Envelope): Promise<void> } {
+  function newestHeld(): Omit<OwnHead, 'adopted'> | undefined {
+    const heads = group.records().heads.map((bytes) => decodeEnvelope(bytes));
+    const verified = heads.map((envelope) => ({ envelope, head: verifyHead(group.groupIdBytes, envelope) }));
+    return verified.filter(({ head }) => head.device === group.deviceId).sort((a, b) => b.head.seq - a.head.seq)[0];
+  }
+  const atStart = newestHeld();
+  let newest: OwnHead | undefined = atStart && { ...atStart, adopted: false };
+  group.onChange((what) => {
+    const isAhead = group.heads().some(({ device, seq }) => device === group.deviceId && seq > (newest?.head.seq ?? 0));
+    const held = what === 'heads' && isAhead ? newestHeld() : undefined;
+    if (held !== undefined && held.head.seq > (newest?.head.seq ?? 0)) newest = { ...held, adopted: true };
+  });
   return {
-    get: (): { head: Head; envelope: Envelope } | undefined => newest,
-    async put(envelope: Envelope): Promise<void> {
-      await group.putHead(envelope);
-      newest = { envelope, head: verifyHead(group.groupIdBytes, envelope) };
+    get: () => newest,
+    async put(envelope) {
+      const before = newest;
+      newest = { envelope, head: verifyHead(group.groupIdBytes, envelope), adopted: false };
+      await group.putHead(envelope).catch((error: unknown) => {
+        newest = before;
+        throw error;
+      });
     },
   };
 }
@@ -138,7 +149,14 @@ export async function openStored({
   };
   const ownHead = openOwnHead(group);
   const identity = { device: deviceKeys.device, deviceId: group.deviceId, groupId: group.groupIdBytes, owner };
-  const log = openCatalogLog({ ...identity, store: ownStore, keys, ownHead: ownHead.get, putHead: ownHead.put });
+  const log = await openCatalogLog({
+    db: db.sublevel('log'),
+    ...identity,
+    store: ownStore,
+    keys,
+    ownHead: ownHead.get,
+    putHead: ownHead.put,
+  });
   const batch = openCatalogBatch({ keys, store: ownStore, contents, log, tree, owner });
   const { ackedHead, countDistinct } = receipts;
   const copies = openItemCopies({
@@ -147,7 +165,7 @@ export async function openStored({
     fetch,
     manifests,
     holdersOf,
-    checkpoint: log.checkpoint,
+    checkpoints: log.checkpoints,
     ackedHead,
     countDistinct,
   });

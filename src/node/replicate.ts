@@ -2,6 +2,7 @@
 // tried again for ever: when a peer comes, and every RETRY_MS.
 import { DezentError } from '../errors.ts';
 import type { BlockId } from '../store/block.ts';
+import type { ChooseHolders } from './choose-holders.ts';
 import type { ItemCopies } from './item-copies.ts';
 import type { Tree, TreeItem } from './tree.ts';
 
@@ -15,10 +16,10 @@ export interface ReplicateNeeds {
   tree: Tree;
   copies: ItemCopies;
   settings: { min(): number; target(): number };
-  /** Connected peers that may keep blocks, best first for work with this key. */
-  candidates(key: string): string[];
+  choose: ChooseHolders;
+  /** Blocks of the catalog log itself: whoever keeps any of our files keeps all of these, so that the tree can be brought back. */
+  logIds(): readonly BlockId[];
   holdersOf(id: BlockId): readonly string[];
-  countDistinct(peerIds: readonly string[]): number;
   /** Distinct copies that all known members together could make. */
   possibleCopies(): number;
   /** Pushes the blocks and keeps the receipts, then has the peer acknowledge the head; a text says why not. */
@@ -39,6 +40,8 @@ export interface ReplicateNeeds {
 export interface Replicate extends AsyncDisposable {
   /** There may be something to do for these paths. */
   wake(paths: Iterable<string>): void;
+  /** The catalog log has grown without an item (a deletion): its holders are to have it. */
+  wakeLog(): void;
   /** Everything that waits is tried again now (a peer came, a setting changed). */
   retry(): void;
   /** Resolves with the item when it has `min` copies; rejects when the signal fires. */
@@ -49,9 +52,9 @@ export interface Replicate extends AsyncDisposable {
   recount(item: TreeItem): Promise<TreeItem>;
 }
 
-interface Plan {
-  /** Blocks that each peer shall be given. */
-  byPeer: Map<string, Set<BlockId>>;
+interface RoundItem {
+  item: TreeItem;
+  ids: BlockId[];
 }
 
 export function openReplicate(needs: ReplicateNeeds): Replicate {
@@ -64,6 +67,10 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
   const stopping = new AbortController();
   /** Set when a push failed: then time may help; without, only another peer does. */
   let failedLately = false;
+  /** The catalog log has a segment that no item's round brings along (a deletion). */
+  let logWanted = false;
+  /** How much of the catalog log each peer is known to have, so that it is not looked through in every round. */
+  const logGiven = new Map<string, number>();
   const timer = setInterval(() => {
     if (failedLately) retry();
   }, RETRY_MS);
@@ -76,10 +83,14 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
       if (item === undefined || item.state === 'waiting' || item.copies < wanted) queue.add(path);
       else if (item.copies < settings.target()) waiting.add(path); // until another machine joins
     }
-    if (stopping.signal.aborted || running !== undefined || queue.size === 0) return;
+    start();
+  }
+
+  function start(): void {
+    if (stopping.signal.aborted || running !== undefined || (queue.size === 0 && !logWanted)) return;
     running = run().finally(() => {
       running = undefined;
-      if (queue.size > 0) wake([]);
+      start();
     });
   }
 
@@ -113,8 +124,8 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
   }
 
   /** The items of one round, with their blocks. */
-  async function takeRound(): Promise<{ item: TreeItem; ids: BlockId[] }[]> {
-    const round: { item: TreeItem; ids: BlockId[] }[] = [];
+  async function takeRound(): Promise<RoundItem[]> {
+    const round: RoundItem[] = [];
     let blocks = 0;
     for (const path of queue) {
       if (round.length >= ROUND_ITEMS || blocks >= ROUND_BLOCKS) break;
@@ -146,30 +157,23 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     reasons.set(path, reason);
   }
 
-  /** Those that keep most of the blocks already come first (early pushes, broken sessions); the order stands otherwise. */
-  function byShareHeld(order: readonly string[], ids: readonly BlockId[]): string[] {
-    const held = new Map<string, number>();
-    for (const id of ids) for (const peerId of needs.holdersOf(id)) held.set(peerId, (held.get(peerId) ?? 0) + 1);
-    return order.toSorted((a, b) => (held.get(b) ?? 0) - (held.get(a) ?? 0));
-  }
-
-  /** Who shall be given what, so that each item reaches `target` distinct holders. */
-  async function plan(round: readonly { item: TreeItem; ids: BlockId[] }[]): Promise<Plan> {
+  /** Who shall be given what, so that each item reaches `target` distinct holders, and each of those has the whole catalog log. */
+  async function plan(round: readonly RoundItem[]): Promise<Map<string, Set<BlockId>>> {
     const byPeer = new Map<string, Set<BlockId>>();
-    const order = needs.candidates(round[0]?.item.segment.id ?? '');
-    for (const { item, ids } of round) {
-      const chosen = [...(await copies.count(item)).holders];
-      for (const peerId of byShareHeld(order, ids)) {
-        if (needs.countDistinct(chosen) >= settings.target()) break;
-        if (chosen.includes(peerId) || needs.countDistinct([...chosen, peerId]) === needs.countDistinct(chosen))
-          continue;
-        chosen.push(peerId);
-        const wanted = byPeer.get(peerId) ?? new Set<BlockId>();
-        for (const id of ids) if (!needs.holdersOf(id).includes(peerId)) wanted.add(id);
-        byPeer.set(peerId, wanted);
-      }
+    function give(peerId: string, ids: readonly BlockId[]): void {
+      const wanted = byPeer.get(peerId) ?? new Set<BlockId>();
+      byPeer.set(peerId, wanted);
+      for (const id of ids) if (!needs.holdersOf(id).includes(peerId)) wanted.add(id);
     }
-    return { byPeer };
+    const key = round[0]?.item.segment.id ?? '';
+    for (const { item, ids } of round) {
+      const { holders } = await copies.count(item);
+      for (const peerId of needs.choose.choose(key, ids, holders)) give(peerId, ids);
+    }
+    const logIds = needs.logIds();
+    if (byPeer.size === 0) for (const peerId of needs.choose.choose(key, logIds, [])) give(peerId, logIds);
+    for (const peerId of byPeer.keys()) give(peerId, logIds.slice(logGiven.get(peerId) ?? 0));
+    return byPeer;
   }
 
   function explain(count: number, failures: readonly string[]): string {
@@ -192,11 +196,19 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     else reasons.delete(path);
   }
 
-  async function runRound(round: readonly { item: TreeItem; ids: BlockId[] }[]): Promise<void> {
-    const { byPeer } = await plan(round);
-    const name = round.length === 1 ? (round[0]?.item.entry.path ?? '') : `${round.length} files`;
+  async function runRound(round: readonly RoundItem[]): Promise<void> {
+    const logCount = needs.logIds().length;
+    const byPeer = await plan(round);
+    const name = nameOf(round);
     const what = { name, signal: stopping.signal };
-    const failures = await Promise.all([...byPeer].map(([peerId, ids]) => push(peerId, [...ids], what)));
+    const failures = await Promise.all(
+      [...byPeer].map(async ([peerId, ids]) => {
+        const failure = await push(peerId, [...ids], what);
+        if (failure !== undefined) needs.choose.failed(peerId);
+        else logGiven.set(peerId, logCount);
+        return failure;
+      }),
+    );
     needs.roundEnded();
     const said = failures.filter((failure) => failure !== undefined);
     if (said.length > 0) failedLately = true;
@@ -204,9 +216,11 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
   }
 
   async function run(): Promise<void> {
-    while (queue.size > 0 && !stopping.signal.aborted) {
+    while ((queue.size > 0 || logWanted) && !stopping.signal.aborted) {
+      const isForLog = logWanted;
+      logWanted = false;
       const round = await takeRound();
-      if (round.length === 0) continue;
+      if (round.length === 0 && !isForLog) continue;
       try {
         await runRound(round);
       } catch (error) {
@@ -219,12 +233,20 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
 
   return {
     wake,
+    wakeLog() {
+      logWanted = true;
+      start();
+    },
     retry,
     recount,
     reasonFor: (path) => reasons.get(path),
     async whenProtected(path, signal) {
       const known = tree.get(path);
-      if (known !== undefined && known.state !== 'waiting' && known.copies >= settings.min()) return known;
+      const counted = known && (await recount(known));
+      if (counted !== undefined && counted.state !== 'waiting' && counted.copies >= settings.min()) {
+        wake([path]);
+        return counted;
+      }
       const { promise, resolve, reject } = Promise.withResolvers<TreeItem | undefined>();
       const watching = watchers.get(path) ?? new Set();
       const cancel = (): void => reject(signal?.reason);
@@ -249,4 +271,11 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
       await running;
     },
   };
+}
+
+/** What a round is called in `status` and the log. */
+function nameOf(round: readonly RoundItem[]): string {
+  const [first] = round;
+  if (first === undefined) return 'the catalog';
+  return round.length === 1 ? first.item.entry.path : `${round.length} files`;
 }
