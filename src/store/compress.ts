@@ -41,9 +41,12 @@ function frameOf(codec: number, plainLength: number, payload: Uint8Array): Buffe
   return frame.fill(0, used);
 }
 
+/** What zlib appends when it is told twice that this is the end: a zstd frame of nothing. */
+const EMPTY_ZSTD: Buffer = Buffer.from('28b52ffd2000010000', 'hex');
+
 /** With the default chunkSize zlib grows its output in steps and copies it: up to 1.7× slower. */
 const zstdOptions = (length: number): ZstdOptions => ({
-  chunkSize: length + Math.ceil(length / 128) + 1024,
+  chunkSize: length + Math.ceil(length / 128) + 1024 + EMPTY_ZSTD.length,
   params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
 });
 
@@ -52,10 +55,17 @@ function frameOfSmaller(plain: Uint8Array, packed: Uint8Array): Buffer {
   return worth ? frameOf(CODEC_ZSTD, plain.length, packed) : frameOf(CODEC_RAW, plain.length, plain);
 }
 
-/** The frame of these bytes (at most {@link MAX_PLAIN_BYTES}); compresses on the thread pool. */
+/**
+ * The frame of these bytes (at most {@link MAX_PLAIN_BYTES}); compresses on the thread pool. zlib's stream would give zstd all bytes first and the
+ * end later, which packs small ones up to a fifth worse: so the bytes are the end, and what the second end adds is left out.
+ */
 export async function compress(plain: Uint8Array): Promise<Buffer> {
   if (plain.length < TRY_FROM_BYTES) return frameOf(CODEC_RAW, plain.length, plain);
-  return frameOfSmaller(plain, await zstd(plain, zstdOptions(plain.length)));
+  const ends = { flush: constants.ZSTD_e_end, finishFlush: constants.ZSTD_e_continue };
+  const packed = await zstd(plain, { ...zstdOptions(plain.length), ...ends });
+  const end = packed.length - EMPTY_ZSTD.length;
+  if (!packed.subarray(end).equals(EMPTY_ZSTD)) return compressNow(plain);
+  return frameOfSmaller(plain, packed.subarray(0, end));
 }
 
 /** The same frame, made on this thread. */

@@ -79,7 +79,7 @@ function writeAllNow(fd: number, pieces: readonly Uint8Array[], offset: number):
   let rest = pieces;
   let at = offset;
   while (rest.length > 0) {
-    let left = writevSync(fd, rest as Uint8Array[], at);
+    let left = writevSync(fd, rest, at);
     at += left;
     const first = rest.findIndex((piece) => {
       if (left < piece.length) return true;

@@ -164,8 +164,10 @@ async function inlineContent(
   return { manifest, contentHash, average, sizeBytes: inline.length, blocks: [], newBytes: 0 };
 }
 
+export type AssemblyNeeds = Pick<ToContentNeeds, 'keys'> & { store: Pick<Batches, 'putMany'> };
+
 /** Collects extents into a manifest; full pages are sealed and kept as they fill, so memory does not grow with the file. */
-function openExtentList(needs: ToContentNeeds, options: PutOptions) {
+function openExtentList(needs: AssemblyNeeds, options: PutOptions) {
   const pages: Page[] = [];
   let extents: Extent[] = [];
   async function closePage(): Promise<void> {
@@ -183,6 +185,46 @@ function openExtentList(needs: ToContentNeeds, options: PutOptions) {
       if (pages.length === 0) return { extents };
       await closePage();
       return { pages };
+    },
+  };
+}
+
+/** A chunk whose block is kept. */
+export interface KeptChunk {
+  plainHash: Uint8Array;
+  extent: Extent;
+  /** Size of its block when that was not known before, else 0. */
+  newBytes: number;
+}
+
+/** Puts the chunks of a file together to what is known of its content. */
+export interface Assembly {
+  /** In the order of the file, one at a time. */
+  add(chunk: KeptChunk): Promise<void>;
+  finish(): Promise<StoredContent>;
+}
+
+export function openAssembly(needs: AssemblyNeeds, average: number, options: PutOptions): Assembly {
+  const list = openExtentList(needs, options);
+  const hasher = openContentHasher(needs.keys.contentHash);
+  const blocks = new Set<BlockId>();
+  let sizeBytes = 0;
+  let newBytes = 0;
+  return {
+    async add(chunk) {
+      const { extent, plainHash } = chunk;
+      hasher.add(extent.length, plainHash);
+      sizeBytes += extent.length;
+      if (!blocks.has(extent.block)) newBytes += chunk.newBytes;
+      blocks.add(extent.block);
+      await list.add(extent);
+    },
+    async finish() {
+      const content = await list.finish();
+      if ('pages' in content) for (const page of content.pages) blocks.add(page.block);
+      const contentHash = hasher.digest();
+      const manifest = encodeManifest({ size: sizeBytes, contentHash, average, ...content });
+      return { manifest, contentHash, average, sizeBytes, blocks: [...blocks], newBytes };
     },
   };
 }
@@ -205,23 +247,10 @@ export async function toContent(
     mapInOrder(PIPELINE_CHUNKS, (plain: Uint8Array) => sealChunk(plain, needs)),
     keepIn(needs, options),
   );
-  const list = openExtentList(needs, options);
-  const hasher = openContentHasher(needs.keys.contentHash);
-  const blocks = new Set<BlockId>();
-  let sizeBytes = 0;
-  let newBytes = 0;
-  for await (const { extent, plainHash, block } of chunks) {
-    hasher.add(extent.length, plainHash);
-    sizeBytes += extent.length;
-    if (!blocks.has(extent.block)) newBytes += block?.bytes.length ?? 0;
-    blocks.add(extent.block);
-    await list.add(extent);
-  }
-  const content = await list.finish();
-  if ('pages' in content) for (const page of content.pages) blocks.add(page.block);
-  const contentHash = hasher.digest();
-  const manifest = encodeManifest({ size: sizeBytes, contentHash, average: sizes.averageBytes, ...content });
-  return { manifest, contentHash, average: sizes.averageBytes, sizeBytes, blocks: [...blocks], newBytes };
+  const assembly = openAssembly(needs, sizes.averageBytes, options);
+  for await (const { extent, plainHash, block } of chunks)
+    await assembly.add({ plainHash, extent, newBytes: block?.bytes.length ?? 0 });
+  return assembly.finish();
 }
 
 export interface FromContentNeeds {

@@ -29,6 +29,8 @@ export interface ContentKeys {
   gear: Uint32Array;
   contentHash: Buffer;
   plainHash: Buffer;
+  /** Oldest first; the last one is current. */
+  epochs: readonly EpochKeys[];
   current: EpochKeys;
   /** The epoch with this id; throws NEWER_VERSION-like BAD_BLOCK when this device does not know it. */
   epoch(id: Uint8Array): EpochKeys;
@@ -64,16 +66,29 @@ function epochKeysOf(id: Uint8Array, secret: Uint8Array): EpochKeys {
 
 /** All content keys of an owner. */
 export function contentKeysOf(secrets: OpenedSecrets): ContentKeys {
-  const byId = new Map(
-    secrets.epochs.map(({ id, secret }) => [Buffer.from(id).toString('hex'), epochKeysOf(id, secret)]),
-  );
-  const current = [...byId.values()].at(-1);
-  if (current === undefined) throw new DezentError('KEYS', 'the owner record holds no epoch that this device can open');
   const table = derive(secrets.split, 'split/gear', 1024);
-  return {
+  return contentKeysFrom({
     gear: new Uint32Array(256).map((_, index) => table.readUInt32LE(index * 4)),
     contentHash: derive(secrets.split, 'split/content-hash'),
     plainHash: derive(secrets.split, 'split/plain-index'),
+    epochs: secrets.epochs.map(({ id, secret }) => epochKeysOf(id, secret)),
+  });
+}
+
+/** Content keys without the way to look epochs up: plain data, which another thread can be given. */
+export type PlainKeys = Pick<ContentKeys, 'gear' | 'contentHash' | 'plainHash' | 'epochs'>;
+
+export function plainKeysOf({ gear, contentHash, plainHash, epochs }: ContentKeys): PlainKeys {
+  return { gear, contentHash, plainHash, epochs };
+}
+
+/** The inverse of {@link plainKeysOf}. */
+export function contentKeysFrom(plain: PlainKeys): ContentKeys {
+  const byId = new Map(plain.epochs.map((epoch) => [Buffer.from(epoch.id).toString('hex'), epoch]));
+  const current = [...byId.values()].at(-1);
+  if (current === undefined) throw new DezentError('KEYS', 'the owner record holds no epoch that this device can open');
+  return {
+    ...plain,
     current,
     epoch(id) {
       const hex = Buffer.from(id).toString('hex');

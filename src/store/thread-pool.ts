@@ -19,8 +19,8 @@ export interface PoolThread {
 export interface PoolNeeds {
   /** A new worker thread that serves jobs. */
   start(): Worker;
-  /** Before each job: gives the thread what it does not have yet. */
-  prepare(thread: PoolThread): Promise<void>;
+  /** Before each job of this name: gives the thread what it needs and does not have yet. */
+  prepare(thread: PoolThread, name: string): Promise<void>;
   /** The thread has ended and does nothing any more. */
   ended(thread: PoolThread): void;
 }
@@ -176,7 +176,7 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
       cancelOnAbort(thread, job);
     };
     needs
-      .prepare(thread)
+      .prepare(thread, name)
       .then(post)
       .catch((error: unknown) => {
         thread.jobs.delete(id);
