@@ -1,12 +1,24 @@
 #!/bin/sh
-# Types, lint, format, dead code and the tests that need no network: in seconds, before every commit.
-set -e
-cd "$(dirname "$0")/.."
-npm run -s ready
+# Types, lint, format, dead code and the tests that start no node: before every commit. `npm test` runs them all.
+cd "$(dirname "$0")/.." || exit 1
+npm run -s ready || exit 1
 PATH="$PWD/node_modules/.bin:$PATH"
-tsc -p tsconfig.json & types=$!
-oxlint --type-aware src test bench & lint=$!
-oxfmt --check src test bench & format=$!
-knip --no-progress & dead=$!
-node --test --test-isolation=none --test-reporter=dot "test/{store,protocol,node,cli}/*.test.ts" "test/*.test.ts"
-wait $types; wait $lint; wait $format; wait $dead
+jobs=''
+start() {
+  "$@" & jobs="$jobs $!"
+}
+quick() {
+  node --test --test-isolation=none --test-reporter=dot "$@"
+}
+start tsc -p tsconfig.json
+start oxlint --type-aware src test bench
+start oxfmt --check src test bench
+start knip --no-progress --no-config-hints
+start quick "test/store/*.test.ts" "test/*.test.ts" "test/cli/{service,demo-sample}.test.ts"
+start quick "test/protocol/*.test.ts"
+start quick "test/node/*.test.ts"
+failed=0
+for job in $jobs; do
+  wait "$job" || failed=1
+done
+exit $failed
