@@ -73,10 +73,11 @@ export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
     return undefined;
   }
 
-  /** A file that is here already needs no opening. */
+  /** A file that is here already needs no opening. One that has a stub's name and never had a stub is told from a damaged stub by nobody. */
   async function alreadyHere(absolute: string): Promise<TreeItem | undefined> {
     const item = (await lstatIfPresent(absolute)) === undefined ? undefined : tree.get(shown(absolute));
-    return item?.entry.kind === 'file' ? item : undefined;
+    if (item === undefined || (absolute.endsWith(STUB_SUFFIX) && item.state !== 'restored')) return undefined;
+    return item.entry.kind === 'file' ? item : undefined;
   }
 
   async function openStub(
