@@ -234,7 +234,7 @@ async function fakeNetwork(db: StateDb, { store, holders }: World): Promise<Netw
     }
     throw new DezentError('UNREACHABLE', `nobody who has block ${id} can be reached`);
   }
-  const parts: Record<keyof Network, unknown> = {
+  const parts: Partial<Record<keyof Network, unknown>> = {
     store,
     group: {
       groupId: idText(GROUP_ID),
@@ -251,7 +251,9 @@ async function fakeNetwork(db: StateDb, { store, holders }: World): Promise<Netw
       },
       members: () => [],
       roleOf: () => ({ role: 'member', owner: OWNER }),
+      onChange: () => () => undefined,
     },
+    onDropped: () => undefined,
     keeper: {
       async evict(ids: readonly BlockId[]) {
         await store.deleteMany(ids);
