@@ -40,9 +40,17 @@ export interface AutoOffload extends AsyncDisposable {
   waitsFor(path: string): { reason: string; at: number } | undefined;
 }
 
+interface Due {
+  at: number;
+  tries: number;
+  reason: string;
+  /** When the item came into the state that makes it due: another state has its own time. */
+  since: number;
+}
+
 export function openAutoOffload(needs: AutoOffloadNeeds): AutoOffload {
   const { folder, tree, journal, locks, offload, quarantine, settings } = needs;
-  const due = new Map<string, { at: number; tries: number; reason: string }>();
+  const due = new Map<string, Due>();
   /** Operations in quarantine that could not be finished when they were due. */
   const retries = new Map<string, { at: number; tries: number }>();
   const limit = pLimit(IN_FLIGHT);
@@ -53,10 +61,14 @@ export function openAutoOffload(needs: AutoOffloadNeeds): AutoOffload {
   function consider(item: TreeItem): void {
     const { path, kind, sizeBytes } = item.entry;
     if (kind !== 'file' || neverOffloaded(path, { sizeBytes, links: 1 }, settings.stubMinBytes()) !== undefined) return;
-    if (item.state === 'stubbed') due.delete(path);
-    if (due.has(path)) return;
-    if (item.state === 'protected') due.set(path, { at: item.since + settings.afterMs(), tries: 0, reason: '' });
-    if (item.state === 'restored') due.set(path, { at: item.since + settings.idleMs(), tries: 0, reason: '' });
+    const wait = { protected: settings.afterMs(), restored: settings.idleMs() }[item.state as string];
+    if (wait === undefined) {
+      due.delete(path);
+      return;
+    }
+    const before = due.get(path);
+    if (before?.since === item.since && before.tries > 0) return; // its next try is set
+    due.set(path, { at: item.since + wait, tries: 0, reason: '', since: item.since });
   }
 
   /** A restored file is idle since it was last read or written. */
@@ -65,7 +77,7 @@ export function openAutoOffload(needs: AutoOffloadNeeds): AutoOffload {
     return Math.max(item.since, Number(stats?.atimeMs ?? 0n)) + settings.idleMs();
   }
 
-  function postpone(path: string, error: unknown): void {
+  function postpone({ entry: { path }, since }: TreeItem, error: unknown): void {
     const before = due.get(path);
     if (isDezentError(error, 'CHANGED')) {
       due.delete(path);
@@ -73,11 +85,8 @@ export function openAutoOffload(needs: AutoOffloadNeeds): AutoOffload {
       return;
     }
     const tries = before?.tries ?? 0;
-    due.set(path, {
-      at: Date.now() + backoff(tries),
-      tries: tries + 1,
-      reason: error instanceof Error ? error.message : String(error),
-    });
+    const reason = error instanceof Error ? error.message : String(error);
+    due.set(path, { at: Date.now() + backoff(tries), tries: tries + 1, reason, since });
     if (!(error instanceof DezentError)) needs.onError(path, error);
   }
 
@@ -89,14 +98,14 @@ export function openAutoOffload(needs: AutoOffloadNeeds): AutoOffload {
     }
     const until = item.state === 'restored' ? await idleUntil(item) : 0;
     if (until > Date.now()) {
-      due.set(path, { at: until, tries: 0, reason: '' });
+      due.set(path, { at: until, tries: 0, reason: '', since: item.since });
       return;
     }
     try {
       await locks.run(path, () => offload(path, false));
       due.delete(path);
     } catch (error) {
-      postpone(path, error);
+      postpone(item, error);
     }
   }
 
