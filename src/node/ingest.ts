@@ -156,10 +156,15 @@ export function openIngest(needs: IngestNeeds): Ingest {
     return { fileId: before?.entry.fileId ?? randomBytes(FILE_ID_BYTES), path, ...meta, versions };
   }
 
-  /** The same content keeps its state (a file beside its stub is a restored one); everything else has to be protected. */
+  const unprotected = (): FileState => (minCopies() === 0 ? 'protected' : 'waiting');
+
+  /** Nothing but the file's identity changed: a file beside its stub is a restored one. */
+  const sameState = ({ state }: TreeItem): FileState => (state === 'stubbed' ? 'restored' : state);
+
+  /** A new entry has to be protected, also one of known content; a restored file stays one. */
   function nextState(before: TreeItem | undefined, sameContent: boolean): FileState {
-    if (!sameContent || before === undefined) return minCopies() === 0 ? 'protected' : 'waiting';
-    return before.state === 'stubbed' ? 'restored' : before.state;
+    const state = sameContent && before !== undefined ? sameState(before) : unprotected();
+    return state === 'protected' ? unprotected() : state;
   }
 
   /** Reads under the limit; the last reader closes the batch, since nobody else would join it. */
@@ -216,7 +221,7 @@ export function openIngest(needs: IngestNeeds): Ingest {
     }
     const entry = nextEntry(path, before, meta);
     return {
-      change: changeOf(before, { state: nextState(undefined, false), seen: identityOf(stats) }, () => entry),
+      change: changeOf(before, { state: unprotected(), seen: identityOf(stats) }, () => entry),
       newBytes: 0,
     };
   }
@@ -226,7 +231,7 @@ export function openIngest(needs: IngestNeeds): Ingest {
       return { item: await batch.add(prepared.change), newBytes: prepared.newBytes, changed: true };
     const { item, seen } = prepared;
     const kept = await tree.update(item.entry.path, (now) => {
-      const state = nextState(now, true);
+      const state = sameState(now);
       if (now.seen === seen && now.state === state) return undefined;
       return { ...now, seen, state, since: state === now.state ? now.since : Date.now() };
     });
