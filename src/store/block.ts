@@ -1,5 +1,5 @@
 // A block: at most 4 MiB of ciphertext, named by the hash of its bytes, so that anyone can verify it without a key.
-import { blake3 } from '@napi-rs/blake-hash';
+import { blake3, Blake3Hasher } from '@napi-rs/blake-hash';
 import { base32 } from 'multiformats/bases/base32';
 import { DezentError } from '../errors.ts';
 
@@ -20,6 +20,16 @@ export type BlockId = string & { readonly [blockIdBrand]: true };
 /** The id of these bytes. */
 export function blockIdOf(bytes: Uint8Array): BlockId {
   return blockIdFromDigest(blake3(bytes));
+}
+
+let hasher: Blake3Hasher | undefined;
+
+/** The id of bytes that lie in several places. */
+export function blockIdOfParts(parts: readonly Uint8Array[]): BlockId {
+  hasher ??= new Blake3Hasher();
+  hasher.reset();
+  for (const part of parts) hasher.update(part);
+  return blockIdFromDigest(hasher.digestBuffer());
 }
 
 /** The id with this 32-byte blake3 digest. */

@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { constants, zstdCompress, zstdCompressSync, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
 import { DezentError } from '../errors.ts';
 import { MAX_BLOCK_BYTES } from './block.ts';
+import { freeMemory } from './free-memory.ts';
 
 const zstd = promisify(zstdCompress);
 
@@ -31,14 +32,16 @@ export function padme(length: number): number {
   return Math.ceil(length / unit) * unit;
 }
 
-function frameOf(codec: number, plainLength: number, payload: Uint8Array): Buffer {
+/** The most that a frame is padded with: an eighth of the unit that padme() rounds the largest block to. */
+const ZEROS: Buffer = Buffer.alloc(MAX_BLOCK_BYTES / 32);
+
+function partsOf(codec: number, plainLength: number, payload: Uint8Array): Uint8Array[] {
   const used = FRAME_HEADER_BYTES + payload.length;
-  const frame = Buffer.allocUnsafe(padme(used));
-  frame[0] = codec;
-  frame.writeUInt32BE(plainLength, 1);
-  frame.writeUInt32BE(payload.length, 5);
-  frame.set(payload, FRAME_HEADER_BYTES);
-  return frame.fill(0, used);
+  const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
+  header[0] = codec;
+  header.writeUInt32BE(plainLength, 1);
+  header.writeUInt32BE(payload.length, 5);
+  return [header, payload, ZEROS.subarray(0, padme(used) - used)];
 }
 
 /** What zlib appends when it is told twice that this is the end: a zstd frame of nothing. */
@@ -50,9 +53,9 @@ const zstdOptions = (length: number): ZstdOptions => ({
   params: { [constants.ZSTD_c_compressionLevel]: ZSTD_LEVEL },
 });
 
-function frameOfSmaller(plain: Uint8Array, packed: Uint8Array): Buffer {
+function partsOfSmaller(plain: Uint8Array, packed: Uint8Array): Uint8Array[] {
   const worth = packed.length <= plain.length * WORTH_SHARE;
-  return worth ? frameOf(CODEC_ZSTD, plain.length, packed) : frameOf(CODEC_RAW, plain.length, plain);
+  return worth ? partsOf(CODEC_ZSTD, plain.length, packed) : partsOf(CODEC_RAW, plain.length, plain);
 }
 
 /**
@@ -60,18 +63,26 @@ function frameOfSmaller(plain: Uint8Array, packed: Uint8Array): Buffer {
  * end later, which packs small ones up to a fifth worse: so the bytes are the end, and what the second end adds is left out.
  */
 export async function compress(plain: Uint8Array): Promise<Buffer> {
-  if (plain.length < TRY_FROM_BYTES) return frameOf(CODEC_RAW, plain.length, plain);
+  if (plain.length < TRY_FROM_BYTES) return Buffer.concat(partsOf(CODEC_RAW, plain.length, plain));
   const ends = { flush: constants.ZSTD_e_end, finishFlush: constants.ZSTD_e_continue };
   const packed = await zstd(plain, { ...zstdOptions(plain.length), ...ends });
   const end = packed.length - EMPTY_ZSTD.length;
   if (!packed.subarray(end).equals(EMPTY_ZSTD)) return compressNow(plain);
-  return frameOfSmaller(plain, packed.subarray(0, end));
+  return Buffer.concat(partsOfSmaller(plain, packed.subarray(0, end)));
 }
 
 /** The same frame, made on this thread. */
 export function compressNow(plain: Uint8Array): Buffer {
-  if (plain.length < TRY_FROM_BYTES) return frameOf(CODEC_RAW, plain.length, plain);
-  return frameOfSmaller(plain, zstdCompressSync(plain, zstdOptions(plain.length)));
+  return Buffer.concat(framePartsNow(plain));
+}
+
+/** The same frame as parts that follow each other; one may be `plain` itself. */
+export function framePartsNow(plain: Uint8Array): Uint8Array[] {
+  if (plain.length < TRY_FROM_BYTES) return partsOf(CODEC_RAW, plain.length, plain);
+  const packed = zstdCompressSync(plain, zstdOptions(plain.length));
+  const parts = partsOfSmaller(plain, packed);
+  if (!parts.includes(packed)) freeMemory(packed);
+  return parts;
 }
 
 function bad(why: string, cause?: unknown): DezentError {

@@ -2,12 +2,13 @@
 // appends chunk after chunk. It asks nobody: a chunk whose hash is in the shared set is left to the main thread, who knows or has it sealed.
 import { DezentError, asDezentError } from '../errors.ts';
 import { openBaton, endBaton, passBaton, takeBaton } from './baton.ts';
-import { compressNow } from './compress.ts';
+import { framePartsNow } from './compress.ts';
+import { freeMemory } from './free-memory.ts';
 import { INLINE_MAX_BYTES } from './manifest.ts';
 import type { PackAppender } from './pack-appender.ts';
 import type { PackId } from './pack-file.ts';
 import type { LaneRecord } from './pack-lanes.ts';
-import { sealData } from './seal.ts';
+import { sealDataParts } from './seal.ts';
 import type { FileStats } from './sealing.ts';
 import { keyedHash, type ContentKeys } from './secrets.ts';
 import type { SharedSet } from './shared-set.ts';
@@ -72,12 +73,17 @@ export interface ResealInput {
 }
 
 export function sealRecord(plain: Uint8Array, owner: Uint8Array, { keys, appender }: ThreadTools): SealedRecord {
-  const { id, bytes, key } = sealData(compressNow(plain), keys.current);
+  const frame = framePartsNow(plain);
+  const sealed = sealDataParts(frame, keys.current);
   try {
-    const { pack, offset, length } = appender.append(id, owner, [bytes]);
-    return { id, pack, offset, length, key };
+    const { pack, offset, length } = appender.append(sealed.id, owner, sealed.parts);
+    return { id: sealed.id, pack, offset, length, key: sealed.key };
   } catch (error) {
     throw asDezentError(error);
+  } finally {
+    for (const part of sealed.parts) freeMemory(part);
+    const [, payload] = frame;
+    if (payload !== undefined && payload !== plain) freeMemory(payload);
   }
 }
 

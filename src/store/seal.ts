@@ -7,7 +7,7 @@
 //   catalog block   salt = keyed blake3(kind ‖ suite ‖ frame), key = HKDF(epoch's manifest or catalog key, salt ‖ kind ‖ suite)
 import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync } from 'node:crypto';
 import { DezentError } from '../errors.ts';
-import { blockIdOf, MAX_BLOCK_BYTES, type BlockId } from './block.ts';
+import { blockIdOfParts, MAX_BLOCK_BYTES, type BlockId } from './block.ts';
 import { EPOCH_ID_BYTES, keyedHash, SECRET_BYTES, type ContentKeys, type EpochKeys } from './secrets.ts';
 
 const SUITE = 1;
@@ -27,17 +27,26 @@ export interface SealedBlock {
   bytes: Buffer;
 }
 
-function encrypt(key: Uint8Array, header: Uint8Array, frame: Uint8Array): SealedBlock {
-  const bytes = Buffer.allocUnsafe(header.length + frame.length + TAG_BYTES);
-  if (bytes.length > MAX_BLOCK_BYTES)
-    throw new DezentError('INTERNAL', `a frame of ${frame.length} bytes does not fit a block`);
+/** A sealed block in parts that follow each other. */
+export interface SealedParts {
+  id: BlockId;
+  parts: Uint8Array[];
+}
+
+function encrypt(key: Uint8Array, header: Uint8Array, frame: readonly Uint8Array[]): SealedParts {
+  const frameBytes = frame.reduce((sum, { length }) => sum + length, 0);
+  if (header.length + frameBytes + TAG_BYTES > MAX_BLOCK_BYTES)
+    throw new DezentError('INTERNAL', `a frame of ${frameBytes} bytes does not fit a block`);
   const cipher = createCipheriv('aes-256-gcm', createSecretKey(key), IV);
   cipher.setAAD(header);
-  bytes.set(header);
-  bytes.set(cipher.update(frame), header.length);
+  const sealed = frame.map((part) => cipher.update(part));
   cipher.final();
-  bytes.set(cipher.getAuthTag(), header.length + frame.length);
-  return { id: blockIdOf(bytes), bytes };
+  const parts = [header, ...sealed, cipher.getAuthTag()];
+  return { id: blockIdOfParts(parts), parts };
+}
+
+function joined({ id, parts }: SealedParts): SealedBlock {
+  return { id, bytes: Buffer.concat(parts) };
 }
 
 function decrypt(key: Uint8Array, bytes: Uint8Array, headerBytes: number): Buffer {
@@ -72,8 +81,14 @@ function checkHeader(bytes: Uint8Array, kinds: readonly number[], headerBytes: n
 
 /** Seals a data frame; equal frames of one owner and epoch give equal blocks. The key (32 bytes) goes into the extent. */
 export function sealData(frame: Uint8Array, epoch: EpochKeys): SealedBlock & { key: Buffer } {
+  const { key, ...sealed } = sealDataParts([frame], epoch);
+  return { ...joined(sealed), key };
+}
+
+/** The same for a frame in parts: large ones are copied once less. */
+export function sealDataParts(frame: readonly Uint8Array[], epoch: EpochKeys): SealedParts & { key: Buffer } {
   const header = Uint8Array.of(SUITE, KIND_DATA);
-  const info = Buffer.concat([keyedHash(epoch.frameHash, frame), header]);
+  const info = Buffer.concat([keyedHash(epoch.frameHash, ...frame), header]);
   const key = Buffer.from(hkdfSync('sha256', epoch.blockKey, new Uint8Array(0), info, SECRET_BYTES));
   return { ...encrypt(key, header, frame), key };
 }
@@ -95,7 +110,7 @@ export function sealNamed(kind: NamedKind, frame: Uint8Array, epoch: EpochKeys):
   const saltKey = kind === KIND_MANIFEST ? epoch.manifest.saltHash : epoch.catalog.saltHash;
   const salt = keyedHash(saltKey, Uint8Array.of(kind, SUITE), frame);
   const header = Buffer.concat([Uint8Array.of(SUITE, kind), epoch.id, salt]);
-  return encrypt(namedKey(kind, salt, epoch), header, frame);
+  return joined(encrypt(namedKey(kind, salt, epoch), header, [frame]));
 }
 
 /** The frame in a manifest or catalog block, whichever `kind` is asked for. */
