@@ -185,6 +185,11 @@ function openRows(db: StateDb, onBack: (now: Kept | undefined, before: Kept | un
     pathOfInode: (inode: string) => gathering.inodes.get(inode) ?? writing?.inodes.get(inode) ?? inodes.getSync(inode),
     values: (range: { gte?: string; lt?: string } = {}) => rows.values(range),
     versions: (fileId: string) => history.iterator(below(fileId)),
+    /** The highest number in a file's history on disk; 0 when it has none. */
+    async lastVersion(fileId: string): Promise<number> {
+      const key = await history.keys({ ...below(fileId), reverse: true, limit: 1 }).next();
+      return key === undefined ? 0 : Number(key.slice(key.indexOf('/') + 1));
+    },
   };
 }
 
@@ -219,19 +224,34 @@ export async function openTree(db: StateDb): Promise<Tree> {
     count(kept, 1);
   }
 
-  function putItem(item: TreeItem): void {
+  /** `pastVersions`: of a file that comes back to the tree. */
+  function putItem(item: TreeItem, pastVersions: number): void {
     const { entry, seen } = item;
     const known = knownFile(entry);
     const isNewContent = known === undefined || !sameContent(known.item.entry, entry);
-    const kept = { item, version: (known?.version ?? 0) + (isNewContent ? 1 : 0) };
+    const kept = { item, version: (known?.version ?? pastVersions) + (isNewContent ? 1 : 0) };
     put(entry.path, kept);
     rows.note('fileIds', hex(entry.fileId), entry.path);
     if (seen !== '') rows.note('inodes', inodeOf(seen), entry.path);
     if (entry.kind === 'file' && isNewContent) rows.noteVersion(hex(entry.fileId), kept);
   }
 
+  /** Deleted files that come back: their history goes on where it ended. */
+  function returning(items: readonly TreeItem[]): TreeItem[] {
+    return items.filter(({ entry }) => rows.pathOf(hex(entry.fileId)) !== undefined && knownFile(entry) === undefined);
+  }
+
+  async function pastVersionsOf(items: readonly TreeItem[]): Promise<Map<string, number>> {
+    await rows.flush();
+    const past = new Map<string, number>();
+    for (const { entry } of items) past.set(hex(entry.fileId), await rows.lastVersion(hex(entry.fileId)));
+    return past;
+  }
+
   async function set(items: readonly TreeItem[], removed: readonly string[] = []): Promise<void> {
-    for (const item of items) putItem(item);
+    const back = returning(items);
+    const past = back.length === 0 ? undefined : await pastVersionsOf(back);
+    for (const item of items) putItem(item, past?.get(hex(item.entry.fileId)) ?? 0);
     for (const path of removed) put(path, undefined);
     await rows.flush();
     for (const item of items) for (const listener of listeners) listener(item);
