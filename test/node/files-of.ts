@@ -107,9 +107,9 @@ const QUIET_LOG = {
   error() {},
 } as unknown as FilesNeeds['log'];
 
-/** Level gives all writes of its sublevels to the root's three private methods. */
-function watchWrites(db: StateDb, onWrite: () => void): void {
-  const root = db as unknown as Record<string, (...args: unknown[]) => Promise<void>>;
+/** Level gives all writes of its sublevels to the root: to three private methods, or to a batch that is gathered first. */
+export function watchWrites(db: StateDb, onWrite: () => void): void {
+  const root = db as unknown as Record<string, (...args: unknown[]) => unknown>;
   for (const name of ['_put', '_del', '_batch']) {
     const original = root[name]?.bind(db);
     if (original === undefined) throw new Error(`level has no ${name}`);
@@ -118,6 +118,17 @@ function watchWrites(db: StateDb, onWrite: () => void): void {
       return original(...args);
     };
   }
+  const gather = root['_chainedBatch']?.bind(db);
+  if (gather === undefined) throw new Error('level has no _chainedBatch');
+  root['_chainedBatch'] = (...args) => {
+    const batch = gather(...args) as { _write: (...args: unknown[]) => Promise<void> };
+    const write = batch._write.bind(batch);
+    batch._write = async (...options) => {
+      onWrite();
+      return write(...options);
+    };
+    return batch;
+  };
 }
 
 export async function openTestFiles(options: TestFilesOptions = {}): Promise<TestFiles> {
@@ -327,6 +338,7 @@ async function openParts(files: TestFiles, world: World): Promise<FilesParts> {
     locks: swapping.locks,
     warnings,
     deviceId,
+    isFolderThere: stored.mark.isThere,
     db: db.sublevel('deletions'),
     busy: () => files.busy,
     onDeleted: (paths) => void files.deleted.push(...paths),
