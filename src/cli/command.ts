@@ -25,6 +25,9 @@ export interface Declaration {
   alias?: string;
 }
 
+/** 128 + SIGINT, as shells count. */
+const INTERRUPTED_EXIT = 130;
+
 interface GlobalOptions {
   home?: string;
   json?: boolean;
@@ -64,9 +67,15 @@ export function cliOf(command: Command): Cli {
     client,
     async long(name, request) {
       const view = openProgressView(output);
+      const leave = (): void => {
+        view.end();
+        process.exit(INTERRUPTED_EXIT); // closing the connection tells the node to give the call up
+      };
+      process.once('SIGINT', leave);
       try {
         return await client.call(name, request, { onProgress: view.show });
       } finally {
+        process.off('SIGINT', leave);
         view.end();
       }
     },

@@ -17,7 +17,7 @@ export interface PlannedService extends ServicePlace {
 export interface InstalledService {
   changed: boolean;
   started: boolean;
-  /** How to run the node where the system does not. */
+  /** What to do next; empty when nothing is. */
   hint: string;
 }
 
@@ -52,13 +52,16 @@ export function installService(planned: PlannedService): InstalledService {
     writeFileSync(planned.path, planned.text, { mode: 0o644 });
     chmodSync(planned.path, 0o644);
   }
-  const hint = `No service manager runs here; run the node yourself: ${runLine(planned.home)}`;
-  return { changed, started: startService(planned, changed), hint };
+  const started = startService(planned, changed);
+  return { changed, started, hint: hintFor(planned, started) };
 }
 
 export function uninstallService(): { unit: string; path: string; removed: boolean } {
   const place = ownPlace();
-  if (readDefinition(place.path) === undefined) return { unit: place.unit, path: place.path, removed: false };
+  if (readDefinition(place.path) === undefined) {
+    refuseForeign(place);
+    return { unit: place.unit, path: place.path, removed: false };
+  }
   if (isManaged(place)) {
     if (place.kind === 'systemd') systemctl(place, 'disable', '--now', place.unit);
     if (place.kind === 'launchd') execFileSync('launchctl', ['unload', '-w', place.path], { stdio: 'ignore' });
@@ -87,6 +90,13 @@ export function serviceStatus(): {
     active: activeState(place),
     home: text === undefined ? null : (homeIn(text) ?? null),
   };
+}
+
+/** The machine's service is not a user's to remove. */
+function refuseForeign({ scope }: ServicePlace): void {
+  const machine = servicePlace('machine').path;
+  if (scope === 'machine' || readDefinition(machine) === undefined) return;
+  throw new DezentError('NOT_ALLOWED', `${machine} belongs to the whole machine`, { hint: 'Run the same as root.' });
 }
 
 function ownPlace(): ServicePlace {
@@ -124,9 +134,17 @@ function shellWord(text: string): string {
 }
 
 /** Whether the service manager of this system runs and is ours to ask (not while packaging into DESTDIR). */
-function isManaged({ kind }: ServicePlace): boolean {
+function isManaged({ kind, scope }: ServicePlace): boolean {
   if ((process.env['DESTDIR'] ?? '') !== '') return false;
-  return kind !== 'systemd' || existsSync('/run/systemd/system');
+  if (kind !== 'systemd') return true;
+  return existsSync(scope === 'machine' ? '/run/systemd/system' : `/run/user/${process.getuid?.()}/systemd/private`);
+}
+
+function hintFor({ home, kind, scope }: PlannedService, started: boolean): string {
+  if (!started) return `No service manager runs here; run the node yourself: ${runLine(home)}`;
+  return kind === 'systemd' && scope === 'user'
+    ? 'It stops when you log out, unless you say: sudo loginctl enable-linger "$USER"'
+    : '';
 }
 
 function startService(place: PlannedService, changed: boolean): boolean {

@@ -66,5 +66,5 @@ function installedText(
   { changed, started, hint }: { changed: boolean; started: boolean; hint: string },
 ): string {
   const file = changed ? `Wrote ${safeText(path)}.` : `${safeText(path)} is as it should be.`;
-  return `${file} ${started ? 'The service runs.' : hint}`;
+  return [file, ...(started ? ['The service runs.'] : []), hint].join(' ').trimEnd();
 }

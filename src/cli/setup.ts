@@ -83,7 +83,8 @@ async function setUp(folderGiven: string | undefined, given: SetupLine): Promise
   const planned = planService(home);
   const { changed, started, hint } = installService(planned);
   say(changed ? `Wrote ${planned.path}.` : `${planned.path} is as it should be.`);
-  say(started ? 'The node runs, and starts with the machine.' : runHint(hint, home, actor));
+  if (started) say('The node runs.');
+  if (hint !== '') say(started ? hint : runHint(hint, home, actor));
 }
 
 /** The home that an earlier setup made, if this run is about the same one. */

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { DezentError } from '../../src/errors.ts';
@@ -341,6 +343,23 @@ test('invite says what to type on the other machine', async (t) => {
   });
   const { stdout } = await runCli(['invite', '--uses', '2', '--ttl', '90', '--home', home]);
   assert.match(stdout, /dezent init FOLDER --invite dezent-invite-1abc\nIt can be used 2 times/);
+});
+
+test('open --launch hands the original to the opener as one argument', { timeout: 20_000 }, async (t) => {
+  const home = newDir(t);
+  const name = "a 'b' $HOME;c.txt";
+  execFileSync('mkfifo', [join(home, 'told')]);
+  mkdirSync(join(home, 'bin'));
+  writeFileSync(join(home, 'bin', 'xdg-open'), `#!/bin/sh\nprintf '%s|%s' "$#" "$1" >${join(home, 'told')}\n`, {
+    mode: 0o755,
+  });
+  await serveFake(t, home, { open: async () => ({ path: `sub/${name}`, sizeBytes: 1, tookMs: 1, from: [] }) });
+  const told = readFile(join(home, 'told'), 'utf8');
+  const env = { PATH: `${join(home, 'bin')}:${process.env['PATH']}` };
+  const { code, stdout } = await runCli(['open', '--launch', `${home}/sub/${name}.f`, '--home', home], { env });
+  assert.equal(code, 0);
+  assert.match(stdout, /1 B from this device in 1ms\./);
+  assert.equal(await told, `1|${home}/sub/${name}`);
 });
 
 test('run without a device says how to make one and writes nothing', async (t) => {
