@@ -3,6 +3,8 @@
 import { setPriority } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DezentError } from '../errors.ts';
+import { openExtents, type OpenInput } from './open-extents.ts';
+import { nameSmallFiles, writeSmallFiles, type NameInput, type WriteSmallInput } from './open-small.ts';
 import { openPackAppender } from './pack-appender.ts';
 import type { PackLane } from './pack-lanes.ts';
 import {
@@ -53,6 +55,9 @@ serveJobs(
   {
     seal: (input: SealInput, context) => sealFile(input, tools(), context),
     sealAgain: (input: ResealInput, context) => sealAgain(input, tools(), context),
+    open: (input: OpenInput) => openExtents(input, tools()),
+    writeSmall: (input: WriteSmallInput) => writeSmallFiles(input, tools()),
+    nameSmall: (input: NameInput) => nameSmallFiles(input),
     readSmall: (requests: readonly SmallRequest[]) => readSmallFiles(requests, tools().keys, window()),
   },
   {

@@ -141,7 +141,7 @@ function nextWindow(
   appender.checkRoom(bytes.length);
   file.read(bytes, position);
   const ends = endsIn(bytes, openCutter(keys.gear, sizes), position + bytes.length === sizeBytes);
-  const next = position + (ends.at(-1) as number);
+  const next = position + (ends.at(-1) ?? 0);
   passBaton(baton, position, next === sizeBytes ? undefined : next);
   return { position, bytes, ends };
 }

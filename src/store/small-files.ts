@@ -133,7 +133,7 @@ function fileOfBatch(
       birthtimeNs: field(7),
     },
     contentHash: contentHashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES),
-    manifest: manifests.subarray(at === 0 ? 0 : (ends[at - 1] as number), end),
+    manifest: manifests.subarray(at === 0 ? 0 : ends[at - 1], end),
     average: averages[at] as number,
     sizeBytes: Number(field(4)),
     blocks: [],
