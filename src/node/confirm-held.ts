@@ -1,5 +1,6 @@
 // confirmHeld: which holders keep everything of an item, proved lately or (before an original is removed) just now. A proof is a hash over
 // random ranges of every block, compared with the bytes here; where they are not here, the whole block is fetched from that holder instead.
+import pLimit from 'p-limit';
 import { isDezentError } from '../errors.ts';
 import type { Verdict } from '../protocol/audit.ts';
 import type { BlockId } from '../store/block.ts';
@@ -9,8 +10,11 @@ import type { TreeItem } from './tree.ts';
 
 /** A proof (or the receipt itself) counts for so long before a file is offloaded. */
 const PROOF_LASTS_MS = 3_600_000;
-/** Enough for 4,096 blocks on a slow disk; a holder that needs longer is asked another time. */
+/** What a holder may take for its proofs: a beginning, and so much for each block, which both sides read (a slow disk: 10 MB/s). */
 const PROVE_MS = 60_000;
+const PROVE_BLOCK_MS = 400;
+/** Whole blocks fetched at once where there are no bytes here to compare with. */
+const FETCH_WIDTH = 4;
 
 export interface ConfirmHeldNeeds {
   copies: ItemCopies;
@@ -41,19 +45,21 @@ export function openConfirmHeld(needs: ConfirmHeldNeeds): ConfirmHeld {
     signal: AbortSignal,
   ): Promise<Map<BlockId, Verdict>> {
     const verdicts = new Map<BlockId, Verdict>();
-    for (const id of ids) {
+    const limit = pLimit(FETCH_WIDTH);
+    const fetchOne = async (id: BlockId): Promise<void> => {
       try {
         verdicts.set(id, (await want(peerId, id, { signal })) === undefined ? 'absent' : 'proved');
       } catch (error) {
         if (!isDezentError(error, 'BAD_BLOCK')) throw error;
         verdicts.set(id, 'wrong');
       }
-    }
+    };
+    await Promise.all(ids.map((id) => limit(() => fetchOne(id))));
     return verdicts;
   }
 
   async function proveAll(peerId: string, ids: readonly BlockId[]): Promise<Map<BlockId, Verdict>> {
-    const signal = AbortSignal.timeout(PROVE_MS);
+    const signal = AbortSignal.timeout(PROVE_MS + ids.length * PROVE_BLOCK_MS);
     const verdicts = await prove(peerId, { ids, read: local, signal });
     const unknown = ids.filter((id) => verdicts.get(id) === 'unknown');
     return new Map([...verdicts, ...(await fetchUnknown(peerId, unknown, signal))]);

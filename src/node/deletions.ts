@@ -2,6 +2,7 @@
 // that is unreadable, unmounted or empty, files that went while nobody watched, or very many at once. Absent is not failed.
 import { readdir } from 'node:fs/promises';
 import { systemCode } from '../errors.ts';
+import type { BlockId } from '../store/block.ts';
 import type { CatalogEntry } from '../store/catalog.ts';
 import type { CatalogLog } from './catalog-log.ts';
 import type { Folder } from './folder.ts';
@@ -26,6 +27,8 @@ export interface DeletionsNeeds {
   db: StateDb;
   deviceId: string;
   warnings: Warnings;
+  /** The folder is the one we know, and not an empty mount point. */
+  isFolderThere(): Promise<boolean>;
   /** True while paths are still settling: a rename's new name may be among them. */
   busy(): boolean;
   onDeleted(paths: readonly string[]): void;
@@ -38,7 +41,19 @@ export interface Deletions {
   present(): void;
   /** Decides about what has been reported since, when nothing is settling any more. Rejects when a folder cannot be read: nothing is deleted. */
   decide(): Promise<void>;
+  /** What was deleted at or below this path, as it was last: history keeps it. */
+  deletedAt(path: string): Promise<TreeItem[]>;
 }
+
+/** A deleted item has no state in the tree any more. */
+const NO_ITEM: Omit<TreeItem, 'entry'> = {
+  state: 'stubbed',
+  reason: '',
+  seen: '',
+  segment: { id: '' as BlockId, seq: 0 },
+  copies: 0,
+  since: 0,
+};
 
 async function namesIn(directory: string): Promise<string[]> {
   try {
@@ -143,7 +158,8 @@ export function openDeletions(needs: DeletionsNeeds): Deletions {
 
   async function decideNow(paths: readonly string[]): Promise<void> {
     const items = await goneItems(paths);
-    const held = isMany(items) ? new Set(items) : await doubtful(items);
+    const isHeldBack = isMany(items) || (items.length > 0 && !(await needs.isFolderThere()));
+    const held = isHeldBack ? new Set(items) : await doubtful(items);
     for (const { entry } of held) reported.add(entry.path);
     if (held.size === 0) warnings.clear('deletions');
     else {
@@ -168,7 +184,18 @@ export function openDeletions(needs: DeletionsNeeds): Deletions {
     }
   }
 
+  async function deletedAt(path: string): Promise<TreeItem[]> {
+    const found: TreeItem[] = [];
+    for await (const [fileId, trashed] of trash.iterator()) {
+      if (trashed.path !== path && !trashed.path.startsWith(`${path}/`)) continue;
+      const last = (await tree.versions(Buffer.from(fileId, 'hex'))).at(-1);
+      if (last !== undefined) found.push({ ...NO_ITEM, entry: { ...last.entry, path: trashed.path } });
+    }
+    return found;
+  }
+
   return {
+    deletedAt,
     gone(path) {
       reported.add(path);
       isNews = true;

@@ -16,7 +16,7 @@ export const NAME_MAX_BYTES = 255;
 export interface Folder {
   readonly root: string;
   absolute(path: string): string;
-  /** The path of an absolute name in FOLDER ('' for FOLDER itself); throws OUTSIDE_FOLDER. */
+  /** The path of an absolute name in FOLDER ('' for FOLDER itself); throws OUTSIDE_FOLDER, also where a symlinked directory leads out. */
   relative(absolute: string): string;
   stubOf(path: string): string;
   /** The directory of quarantine, made if it is missing. */
@@ -69,13 +69,15 @@ async function realHomeOf(home: string): Promise<string> {
   }
 }
 
-/** The absolute name with its directory resolved (a name may be a symlink itself; it is not followed). */
+/** The absolute name with its directory resolved as far as it exists; the name itself may be a symlink and is not followed. */
 function resolveParent(absolute: string): string {
+  const parent = dirname(absolute);
+  if (parent === absolute) return absolute;
   try {
-    return join(realpathSync(dirname(absolute)), relative(dirname(absolute), absolute));
+    return join(realpathSync(parent), basename(absolute));
   } catch (error) {
-    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return absolute;
-    throw error;
+    if (systemCode(error) !== 'ENOENT' && systemCode(error) !== 'ENOTDIR') throw error;
+    return join(resolveParent(parent), basename(absolute));
   }
 }
 
@@ -94,8 +96,8 @@ export function openFolder(root: string): Folder {
     absolute: (path) => join(root, path),
     relative(absolute) {
       const named = resolve(absolute);
-      const found = [named, resolveParent(named)].find((candidate) => isWithin(root, candidate));
-      if (found === undefined) throw new DezentError('OUTSIDE_FOLDER', `${absolute} is outside of ${root}`);
+      const found = named === root ? root : resolveParent(named);
+      if (!isWithin(root, found)) throw new DezentError('OUTSIDE_FOLDER', `${absolute} is outside of ${root}`);
       return relative(root, found).split(sep).join('/');
     },
     stubOf: (path) => `${path}${STUB_SUFFIX}`,

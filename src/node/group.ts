@@ -1,6 +1,6 @@
 // The group as this node knows it: member list, owner records and heads, durable; who may do what, and who is let in.
 // Everything asked of it is judged from the signed records held, so the order in which they came does not matter.
-import { DezentError } from '../errors.ts';
+import { DezentError, isDezentError } from '../errors.ts';
 import { MAX_ENTRIES, MAX_HEADS, MAX_OWNER_RECORDS, type GroupRecords } from '../protocol/group-records.ts';
 import { recordsOf, type GroupState } from '../protocol/group-state.ts';
 import type { Head } from '../protocol/head.ts';
@@ -79,7 +79,7 @@ export interface Group {
   /**
    * Verifies everything, keeps what is new, durably, before it returns; all of it or, when it rejects, nothing.
    * Records that are older or cannot be judged are left out and named. Throws BAD_RECORD for what is forged, malformed or too
-   * much, NEWER_VERSION. Anybody may offer records: each stands by its signatures.
+   * much. Anybody may offer records: each stands by its signatures.
    */
   merge(records: GroupRecords, from: string): Promise<MergeResult>;
   /** Keeps the head, durably. Throws BAD_RECORD when its seq is lower than held, or equal with other bytes, or its device is no member. */
@@ -185,17 +185,19 @@ function recordsToGive(core: GroupCore): GroupRecords {
 
 /** Looks at what is not held yet; a bundle with anything forged or malformed in it is refused whole. */
 async function merge(core: GroupCore, records: GroupRecords): Promise<MergeResult> {
-  const { entries, ownerRecords, heads } = verifyNew(core, records);
-  if (entries.length + ownerRecords.length + heads.length === 0) return { changed: false, refused: [] };
+  const { entries, ownerRecords, heads, newer } = verifyNew(core, records);
+  if (entries.length + ownerRecords.length + heads.length === 0) return { changed: false, refused: newer };
   const { changed, refused } = await core.keep(core.judge(entries, ownerRecords), heads);
   const unmerged = changed && entries.length + ownerRecords.length > 0 ? await mend(core) : [];
-  return { changed, refused: [...refused, ...unmerged] };
+  return { changed, refused: [...newer, ...refused, ...unmerged] };
 }
 
 interface Verified {
   entries: SignedEntry[];
   ownerRecords: SignedOwnerRecord[];
   heads: HeldHead[];
+  /** Records of a newer version: left for those that know it, so that the rest still gets here. */
+  newer: string[];
 }
 
 function verifyNew(core: GroupCore, records: GroupRecords): Verified {
@@ -211,14 +213,25 @@ function verifyNew(core: GroupCore, records: GroupRecords): Verified {
     if (envelopes.length > most) throw tooMany(what, most);
     return envelopes;
   };
+  const newer: string[] = [];
+  const known = <T>(envelopes: readonly Envelope[], verify: (envelope: Envelope) => T): T[] =>
+    envelopes.flatMap((envelope) => {
+      try {
+        return [verify(envelope)];
+      } catch (error) {
+        if (!isDezentError(error, 'NEWER_VERSION')) throw error;
+        newer.push(error.message);
+        return [];
+      }
+    });
+  const { groupId } = core;
   return {
-    entries: unknown(records.entries, MAX_ENTRIES, 'member list entries').map((envelope) =>
-      verifyEntry(core.groupId, envelope),
+    entries: known(unknown(records.entries, MAX_ENTRIES, 'member list entries'), (one) => verifyEntry(groupId, one)),
+    ownerRecords: known(unknown(records.owners, MAX_OWNER_RECORDS, 'owner records'), (one) =>
+      verifyOwnerRecord(groupId, one),
     ),
-    ownerRecords: unknown(records.owners, MAX_OWNER_RECORDS, 'owner records').map((envelope) =>
-      verifyOwnerRecord(core.groupId, envelope),
-    ),
-    heads: unknown(records.heads, MAX_HEADS, 'heads').map((envelope) => readHead(core.groupId, envelope)),
+    heads: known(unknown(records.heads, MAX_HEADS, 'heads'), (one) => readHead(groupId, one)),
+    newer,
   };
 }
 

@@ -1,6 +1,6 @@
 // init: makes a home: keys, group records, config. Alone it founds a group; with an invite it joins one as a new owner (or vault); with a
 // phrase it is the next device of that phrase's owner. Nothing counts until identity.json, the last file, is there.
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rename } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -108,7 +108,8 @@ async function keepRecords(
   { groupId, ownerId, records, peers }: Belonging,
 ): Promise<void> {
   const { state } = homePlaces(home);
-  await rm(state, { recursive: true, force: true });
+  // An init that did not finish: nothing was stored with it, but nothing is deleted on a guess either.
+  if (existsSync(state)) await rename(state, `${state}.unfinished-${Date.now()}`);
   const db = await openState(state);
   try {
     const group = await openGroup({ db: db.sublevel('group'), keys }, { groupId: idText(groupId), ownerId });

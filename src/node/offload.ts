@@ -138,7 +138,7 @@ export function openOffload(needs: OffloadNeeds): Offload {
   async function giveWay(item: TreeItem, file: StableFile): Promise<{ record: OffloadRecord; leased: boolean }> {
     const { path, fileId, root } = item.entry;
     if (root === undefined) throw new DezentError('INTERNAL', `${path} has no root`);
-    const what = { path, name: basename(path), fileId, root, seen: item.seen };
+    const what = { path, name: basename(path), fileId, root, segment: item.segment, seen: item.seen };
     const record: OffloadRecord = { v: 1, op: 'offload', id: newOperationId(), step: 'intent', ...what, dueAt: 0 };
     return settled(record, () =>
       withLease(file, takeLease, async (leased) => {

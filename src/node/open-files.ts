@@ -1,6 +1,5 @@
 // The half of a node that deals with its owner's files: tree, ingest, replicate, offload, restore, watch. Joined here and nowhere else.
 import { openAddFiles } from './add-files.ts';
-import type { AutoOffload } from './auto-offload.ts';
 import type { NodeApi } from './control-api.ts';
 import { openDescribeFiles } from './describe-files.ts';
 import { openFreeFiles } from './free-files.ts';
@@ -9,11 +8,11 @@ import type { Journal } from './journal.ts';
 import { loadKernel } from './kernel.ts';
 import type { OwnBlocks } from './own-blocks.ts';
 import { recoverFiles } from './recover.ts';
-import type { Replicate } from './replicate.ts';
 import { openRestoreFiles } from './restore-files.ts';
 import { openSelection } from './selection.ts';
 import type { Tree } from './tree.ts';
 import { openVerifyBlocks } from './verify-blocks.ts';
+import { openLookThrough } from './look-through.ts';
 import { openCopying } from './open-copying.ts';
 import { openStored, type FilesNeeds } from './open-stored.ts';
 import { openSwapping } from './open-swapping.ts';
@@ -28,24 +27,12 @@ export interface Files {
   isOwn: OwnBlocks['isOwn'];
 }
 
-/** What is still to be done after a restart, and again when the group or a setting changes. */
-async function resume(
-  tree: Tree,
-  wanted: number,
-  { replicate, autoOffload }: { replicate: Replicate; autoOffload: AutoOffload },
-): Promise<void> {
-  for await (const item of tree.items()) {
-    if (item.state === 'waiting' || item.copies < wanted) replicate.wake([item.entry.path]);
-    autoOffload.consider(item);
-  }
-}
-
 export async function openFiles(needs: FilesNeeds): Promise<Files> {
-  const { network, config, log, warnings, transfers, events } = needs;
+  const { network, config, log, warnings, transfers, events, parts } = needs;
   const { group, swarm, links, receipts, store, names, fetchBlock } = network;
   const kernel = await loadKernel();
   const stored = await openStored(needs);
-  const { folder, tree, copies, ownBlocks, confirmHeld, minCopies, keys, manifests } = stored;
+  const { folder, tree, copies, ownBlocks, confirmHeld, minCopies } = stored;
   const late: { touch?: (path: string) => void } = {};
   const { replicate, possibleCopies } = openCopying(needs, stored, async (item) => {
     await tree.update(item.entry.path, (now) => ({ ...now, seen: '' }));
@@ -58,7 +45,11 @@ export async function openFiles(needs: FilesNeeds): Promise<Files> {
     warnings,
     onRecovered: (what) => log.warn(what, 'an interrupted step was settled'),
   });
-  const { rules, autoOffload, tend, watch } = await openTending(needs, stored, { swapping, replicate, kernel });
+  const { rules, autoOffload, tend, watch, deletions } = await openTending(needs, stored, {
+    swapping,
+    replicate,
+    kernel,
+  });
   late.touch = watch.touch;
 
   tree.onChange((item) => {
@@ -73,19 +64,23 @@ export async function openFiles(needs: FilesNeeds): Promise<Files> {
       .deliverReleases(peerId, (release) => links.release(peerId).release(release))
       .catch((error: unknown) => log.debug({ error, peer: peerId }, 'releases were not delivered'));
   });
-  const lookThrough = (): void =>
-    void resume(tree, Math.min(config.get('copies.target'), possibleCopies()), { replicate, autoOffload }).catch(
-      (error: unknown) => log.error({ error }, 'files could not be looked through'),
-    );
+  const lookThrough = parts.use(
+    openLookThrough({
+      tree,
+      replicate,
+      autoOffload,
+      onError: (error) => log.error({ error }, 'files could not be looked through'),
+    }),
+  );
   group.onChange((what) => {
-    if (what === 'members') lookThrough();
+    if (what === 'members') lookThrough.soon();
   });
+  network.onDropped(lookThrough.soon);
   config.onChange((key) => {
-    if (key.startsWith('copies.') || key.startsWith('offload.')) lookThrough();
+    if (key.startsWith('copies.') || key.startsWith('offload.')) lookThrough.soon();
   });
-  lookThrough();
 
-  const { journal, locks, quarantine, offload, restore, setXattrs, fetchFrom } = swapping;
+  const { journal, locks, quarantine, offload, restore, layOut } = swapping;
   const selection = openSelection(folder, tree);
   const settings = {
     minCopies,
@@ -99,11 +94,9 @@ export async function openFiles(needs: FilesNeeds): Promise<Files> {
     locks,
     selection,
     restore,
-    manifests,
-    keys,
+    layOut,
     transfers,
-    setXattrs,
-    fetch: fetchFrom,
+    deletedAt: deletions.deletedAt,
   });
   const describe = openDescribeFiles({
     folder,

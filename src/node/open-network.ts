@@ -46,6 +46,8 @@ export interface Network {
   announce: Announce;
   names: PeerNames;
   fetchBlock: FetchBlock;
+  /** Some holder's receipts count no more. */
+  onDropped(listener: () => void): void;
 }
 
 /** Nobody waits for the space of released blocks. */
@@ -107,7 +109,15 @@ export async function openNetwork(needs: NetworkNeeds): Promise<Network> {
   const group = await openGroup({ db: db.sublevel('group'), keys }, identity);
   if (group.damaged.length > 0)
     warnings.raise('group', `${group.damaged.length} damaged group records were set aside; peers give them again`);
-  const receipts = await openReceipts({ db: db.sublevel('receipts'), group, deviceKey: keys.device });
+  const heldReceipts = await openReceipts({ db: db.sublevel('receipts'), group, deviceKey: keys.device });
+  const droppedListeners = new Set<() => void>();
+  const receipts: Receipts = {
+    ...heldReceipts,
+    async drop(peerId, ids) {
+      await heldReceipts.drop(peerId, ids);
+      for (const listener of droppedListeners) listener();
+    },
+  };
   const keeper = await openKeeper(
     {
       store,
@@ -148,7 +158,8 @@ export async function openNetwork(needs: NetworkNeeds): Promise<Network> {
   parts.defer(collectRegularly(keeper, log));
   const names = openPeerNames(group, swarm);
   const network = { store, group, keeper, receipts, swarm, links, announce: late.announce, names };
-  return { ...network, fetchBlock: openFetch(network, warnings, log) };
+  const onDropped = (listener: () => void): void => void droppedListeners.add(listener);
+  return { ...network, onDropped, fetchBlock: openFetch(network, warnings, log) };
 }
 
 /** What releases have uncovered leaves within the hour. Returns how to end it. */
@@ -171,7 +182,7 @@ function roleWithOwner(group: Group, peerId: string): { role: string; owner: str
 }
 
 function openFetch(
-  { store, group, receipts, swarm, links, announce, names }: Omit<Network, 'fetchBlock'>,
+  { store, group, receipts, swarm, links, announce, names }: Omit<Network, 'fetchBlock' | 'onDropped'>,
   warnings: Warnings,
   log: Log,
 ): FetchBlock {
@@ -193,8 +204,9 @@ function openFetch(
         try {
           return await store.get(id, options);
         } catch (error) {
-          // Rot in this machine's copy: it is said, and peers are asked instead.
-          if (!isDezentError(error, 'BAD_BLOCK')) throw error;
+          // Rot or a failing disk in this machine's copy: it is said, and peers are asked instead.
+          options?.signal?.throwIfAborted();
+          if (!isDezentError(error)) throw error;
           warnings.raise(
             `rot:${id}`,
             `the copy of block ${id} on this machine is damaged; run "dezent verify" to mend it`,

@@ -11,6 +11,7 @@ import type { Config } from './config.ts';
 import { openConfirmHeld, type ConfirmHeld } from './confirm-held.ts';
 import { openContentTable, type ContentTable } from './content-index.ts';
 import type { EarlyPush } from './early-push.ts';
+import { openFolderMark, type FolderMark } from './folder-mark.ts';
 import { openFolder, type Folder } from './folder.ts';
 import type { Group } from './group.ts';
 import { openItemCopies, type ItemCopies } from './item-copies.ts';
@@ -86,6 +87,7 @@ export interface Stored {
   /** From this machine or from peers. */
   fetch: Fetch;
   folder: Folder;
+  mark: FolderMark;
   tree: Tree;
   contents: ContentTable;
   manifests: Manifests;
@@ -123,6 +125,7 @@ export async function openStored({
   const fetch = async (id: BlockId): Promise<Uint8Array> => (await fetchBlock.fetch(id)).bytes;
 
   const folder = openFolder(root);
+  const mark = await openFolderMark(root, db.sublevel('mark'));
   const tree = await openTree(db.sublevel('tree'));
   const contents = openContentTable(db.sublevel('contents'));
   const manifests = openManifests(keys);
@@ -194,6 +197,7 @@ export async function openStored({
     obtainable,
     fetch,
     folder,
+    mark,
     tree,
     contents,
     manifests,

@@ -2,8 +2,8 @@
 import type { BlockId } from '../store/block.ts';
 import { openJournal, type Journal } from './journal.ts';
 import type { Kernel } from './kernel.ts';
+import { openLayOut, type LayOut } from './lay-out.ts';
 import { openOffload, type Offload } from './offload.ts';
-import type { Fetched } from './fetch-block.ts';
 import { openPathLocks, type PathLocks } from './path-locks.ts';
 import { openQuarantine, type Quarantine } from './quarantine.ts';
 import { openRestore, type Restore } from './restore.ts';
@@ -17,13 +17,12 @@ export interface Swapping {
   quarantine: Quarantine;
   offload: Offload;
   restore: Restore;
-  setXattrs(absolute: string, xattrs: Record<string, Uint8Array>): Promise<void>;
-  fetchFrom(id: BlockId, signal: AbortSignal | undefined): Promise<Fetched>;
+  layOut: LayOut;
 }
 
 /** The parts that swap originals and stubs. */
 export async function openSwapping(
-  { network, config, db, log }: FilesNeeds,
+  { network, config, db, log, warnings }: FilesNeeds,
   stored: Stored,
   kernel: Kernel,
 ): Promise<Swapping> {
@@ -31,7 +30,12 @@ export async function openSwapping(
   const { folder, tree, manifests, keys, ownBlocks } = stored;
   const own = { ownerId: group.ownerId, groupId: group.groupId };
   const locks = openPathLocks();
-  const journal = await openJournal(db.sublevel('journal'));
+  const journal = await openJournal(db.sublevel('journal'), (count) =>
+    warnings.raise(
+      'journal',
+      `${count} records of the journal are damaged; originals they were about stay in quarantine`,
+    ),
+  );
   const needs = {
     ...stored,
     own,
@@ -54,5 +58,6 @@ export async function openSwapping(
   const setXattrs = async (absolute: string, xattrs: Record<string, Uint8Array>): Promise<void> =>
     writeXattrs(kernel, absolute, xattrs);
   const restore = openRestore({ folder, tree, journal, manifests, locks, quarantine, keys, own, setXattrs, fetch });
-  return { own, locks, journal, quarantine, offload, restore, setXattrs, fetchFrom: fetch };
+  const layOut = openLayOut({ journal, manifests, keys, setXattrs, fetchFrom: fetch });
+  return { own, locks, journal, quarantine, offload, restore, layOut };
 }

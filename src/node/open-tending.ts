@@ -2,7 +2,7 @@
 import { isDezentError } from '../errors.ts';
 import { openAdoptStub } from './adopt-stub.ts';
 import { openAutoOffload, type AutoOffload } from './auto-offload.ts';
-import { openDeletions } from './deletions.ts';
+import { openDeletions, type Deletions } from './deletions.ts';
 import { openIgnoreRules, type IgnoreRules } from './ignore-rules.ts';
 import { openIngest } from './ingest.ts';
 import type { Kernel } from './kernel.ts';
@@ -18,6 +18,7 @@ export interface Tending {
   autoOffload: AutoOffload;
   tend: TendFolder;
   watch: Watch;
+  deletions: Deletions;
 }
 
 /** The parts that notice what happens in FOLDER and have files give way. */
@@ -44,7 +45,11 @@ export async function openTending(
         idleMs: () => config.get('offload.idleMs'),
         stubMinBytes: () => config.get('offload.stubMinBytes'),
       },
-      onChanged: touch,
+      onChanged: (path) =>
+        void tree
+          .update(path, (item) => ({ ...item, seen: '' })) // its size and times may tell nothing: it is read again
+          .then(() => touch(path))
+          .catch((error: unknown) => log.error({ error, path }, 'a changed file could not be noted')),
       onError: (path, error) =>
         log[isDezentError(error) ? 'info' : 'warn'](
           { error, path },
@@ -64,10 +69,15 @@ export async function openTending(
     locks,
     warnings,
     deviceId,
+    isFolderThere: stored.mark.isThere,
     log: stored.log,
     db: db.sublevel('deletions'),
     busy: () => (late.watch?.pending() ?? 0) > 0,
-    onDeleted: (paths) => log.info({ count: paths.length, first: paths[0] }, 'deleted by their owner'),
+    onDeleted(paths) {
+      replicate.wake(paths); // whoever waits for one of them hears that it is gone
+      replicate.wakeLog();
+      log.info({ count: paths.length, first: paths[0] }, 'deleted by their owner');
+    },
   });
   const tend = openTendFolder({
     folder,
@@ -102,5 +112,5 @@ export async function openTending(
     }),
   );
   late.watch = watch;
-  return { rules, autoOffload, tend, watch };
+  return { rules, autoOffload, tend, watch, deletions };
 }

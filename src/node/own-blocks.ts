@@ -63,8 +63,9 @@ export async function openOwnBlocks(needs: OwnBlocksNeeds): Promise<OwnBlocks> {
       over -= bytes;
     }
     const left = await removeSafe(leaving.map(({ id }) => id));
-    await cached.batch(leaving.map(({ key }) => ({ type: 'del', key })));
-    cachedBytes -= leaving.reduce((sum, { bytes }) => sum + bytes, 0);
+    const gone = leaving.filter(({ id }) => left.includes(id) || own.getSync(id) === undefined);
+    await cached.batch(gone.map(({ key }) => ({ type: 'del', key })));
+    cachedBytes -= gone.reduce((sum, { bytes }) => sum + bytes, 0);
     return left;
   }
 

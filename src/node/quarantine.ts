@@ -125,13 +125,25 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
     return { record: stubbed, item: next ?? item };
   }
 
-  /** The file, wherever it has been renamed to, with the content that waits (a newer version may have come since). */
-  function itemOf({ fileId, root, path }: OffloadRecord): TreeItem {
+  /**
+   * The file, wherever it has been renamed to, with the content that waits (a newer version may have come since). Of one that its owner has
+   * deleted only the content is left to prove: history keeps it.
+   */
+  function itemOf({ fileId, root, path, segment, seen }: OffloadRecord): TreeItem {
     const item = tree.get(tree.pathOf(fileId) ?? path);
-    if (item === undefined || !Buffer.from(item.entry.fileId).equals(fileId)) {
-      throw new DezentError('UNSAFE', `the tree has no file for the original of ${path}; it stays in quarantine`);
-    }
-    return { ...item, entry: { ...item.entry, root } };
+    if (item !== undefined && Buffer.from(item.entry.fileId).equals(fileId))
+      return { ...item, entry: { ...item.entry, root } };
+    const sizeBytes = sizeOfIdentity(seen);
+    const entry = { fileId, path, kind: 'file' as const, root, sizeBytes, mode: 0, mtimeUs: 0, versions: {} };
+    return {
+      entry,
+      state: 'stubbed',
+      reason: '',
+      seen,
+      segment: { id: segment.id as BlockId, seq: segment.seq },
+      copies: 0,
+      since: 0,
+    };
   }
 
   async function finish(record: OffloadRecord, now: boolean): Promise<number> {
@@ -171,10 +183,12 @@ export function openQuarantine(needs: QuarantineNeeds): Quarantine {
 
   /** The tree says again that a file is at the path. */
   async function noteFile(path: string): Promise<void> {
-    const item = tree.get(path);
     const stats = await lstatIfPresent(folder.absolute(path));
-    if (item === undefined || stats === undefined || item.state !== 'stubbed') return;
-    await tree.set([{ ...item, state: 'restored', reason: '', seen: identityOf(stats), since: Date.now() }]);
+    if (stats === undefined) return;
+    const seen = identityOf(stats);
+    await tree.update(path, (item) =>
+      item.state === 'stubbed' ? { ...item, state: 'restored', reason: '', seen, since: Date.now() } : undefined,
+    );
   }
 
   async function bringBack(record: OffloadRecord): Promise<boolean> {

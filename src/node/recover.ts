@@ -2,7 +2,8 @@
 // said; nothing is deleted on a guess.
 import { quarantineIds } from './swap.ts';
 import type { Folder } from './folder.ts';
-import type { Journal } from './journal.ts';
+import type { Journal, JournalRecord } from './journal.ts';
+import type { LayOut } from './lay-out.ts';
 import type { PathLocks } from './path-locks.ts';
 import type { Quarantine } from './quarantine.ts';
 import type { Restore } from './restore.ts';
@@ -14,6 +15,7 @@ export interface RecoverNeeds {
   locks: PathLocks;
   quarantine: Quarantine;
   restore: Restore;
+  layOut: LayOut;
   warnings: Warnings;
   onRecovered(what: { op: string; path: string }): void;
 }
@@ -24,20 +26,42 @@ export async function recoverFiles({
   locks,
   quarantine,
   restore,
+  layOut,
   warnings,
   onRecovered,
 }: RecoverNeeds): Promise<void> {
-  for await (const record of journal.all()) {
-    if (record.op === 'restore') {
-      await restore.settle(record);
-      onRecovered({ op: record.op, path: record.target });
-    } else if (record.step === 'intent') {
-      await locks.run(record.path, () => quarantine.settle(record));
-      onRecovered({ op: record.op, path: record.path });
-    } else if ((await locks.run(record.path, () => quarantine.resume(record))) !== 'waits') {
-      onRecovered({ op: record.op, path: record.path });
+  // What leaves temporary files alone comes last: an interrupted restore knows its own by them.
+  const records = journal.all().sort((a, b) => Number(a.op === 'lay-out') - Number(b.op === 'lay-out'));
+  for (const record of records) {
+    try {
+      const path = await recoverOne(record);
+      if (path !== undefined) onRecovered({ op: record.op, path });
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      warnings.raise(
+        `recover:${record.id}`,
+        `an interrupted ${record.op} could not be settled and is tried at the next start: ${why}`,
+      );
     }
   }
+
+  /** The path, when there was something to do. */
+  async function recoverOne(record: JournalRecord): Promise<string | undefined> {
+    if (record.op === 'lay-out') {
+      await layOut.settle(record);
+      return record.root;
+    }
+    if (record.op === 'restore') {
+      await restore.settle(record);
+      return record.target;
+    }
+    if (record.step === 'intent') {
+      await locks.run(record.path, () => quarantine.settle(record));
+      return record.path;
+    }
+    return (await locks.run(record.path, () => quarantine.resume(record))) === 'waits' ? undefined : record.path;
+  }
+
   const known = new Set([...journal.offloads()].map(({ id }) => id));
   const unknown = (await quarantineIds(await folder.quarantine())).filter((id) => !known.has(id));
   if (unknown.length > 0) {

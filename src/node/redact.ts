@@ -5,7 +5,7 @@
 const SECRET_NAME: RegExp =
   /phrase|seed|secret|password|mnemonic|entropy|invite|privatekey|token|^keys?$|boxkey|guestkey/i;
 /** An invite in running text (protocol/invite.ts). */
-const INVITE_TEXT: RegExp = /dezent-invite-1[a-z0-9]+/gi;
+const INVITE_TEXT: RegExp = /dezent-invite-[0-9]+-[a-z0-9]+/gi;
 /** Twelve or more short lower-case words in a row are a recovery phrase, not a message. */
 const PHRASE_TEXT: RegExp = /\b(?:[a-z]{3,8} ){11,}[a-z]{3,8}\b/g;
 const CENSORED = '[secret]';

@@ -1,6 +1,6 @@
 // Regenerate: a manifest and its metadata → the original under a free name. Written beside its place as a file that only its owner can
 // read, checked as a whole, then linked: a half-written file is never visible under a user's name.
-import { mkdir, open, statfs, symlink, unlink, type FileHandle } from 'node:fs/promises';
+import { mkdir, open, statfs, symlink, unlink, type FileHandle, readlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { asDezentError, DezentError, systemCode } from '../errors.ts';
 import type { CatalogEntry } from '../store/catalog.ts';
@@ -12,7 +12,7 @@ import { nameBeside, OWN_TMP_PREFIX } from './folder.ts';
 import { lstatIfPresent, utimeOf } from './identity.ts';
 import type { Fetch } from './manifests.ts';
 import { openStable } from './stable-file.ts';
-import { linkNew } from './swap.ts';
+import { nameNew } from './swap.ts';
 
 /** Blocks fetched at once for one file: keeps several holders busy. */
 const FETCH_WIDTH = 8;
@@ -116,10 +116,10 @@ export async function linkFreeName(tmp: string, path: string, manifest: Manifest
 }
 
 async function freeName(tmp: string, path: string, manifest: Manifest, keys: ContentKeys): Promise<string> {
-  if ((await linkNew(tmp, path)) || (await hasContent(path, manifest, keys))) return path;
+  if ((await nameNew(tmp, path)) !== 'taken' || (await hasContent(path, manifest, keys))) return path;
   for (let number = 1; number <= CONFLICT_NAMES; number += 1) {
     const beside = conflictName(path, number);
-    if (await linkNew(tmp, beside)) return beside;
+    if ((await nameNew(tmp, beside)) !== 'taken') return beside;
   }
   throw new DezentError('NAME_TAKEN', `${path} and ${CONFLICT_NAMES} names beside it are taken`);
 }
@@ -131,9 +131,29 @@ export async function takeFreeName(tmp: string, path: string, manifest: Manifest
   return at;
 }
 
-/** Makes a folder with its mode, or leaves the one that is there. Times are set when its contents are written (setTimes). */
-export async function makeFolder(path: string): Promise<void> {
-  await mkdir(path, { recursive: true });
+/**
+ * Makes the folders of `path` below `root` that are missing. Throws UNSAFE when a part of it is something else, a symlink above all: what is
+ * written below must not land elsewhere.
+ */
+export async function makeFolders(root: string, path: string): Promise<string> {
+  let at = root;
+  for (const part of path.split('/').filter((name) => name !== '' && name !== '.')) {
+    at = join(at, part);
+    const there = await lstatIfPresent(at);
+    if (there === undefined) await makeOne(at);
+    else if (!there.isDirectory())
+      throw new DezentError('UNSAFE', `${at} is not a folder, so nothing is written below it`);
+  }
+  return at;
+}
+
+/** Two files of one folder may be written at the same time. */
+async function makeOne(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (systemCode(error) !== 'EEXIST') throw error;
+  }
 }
 
 /** Makes the symlink; an equal one already there is fine, anything else is NAME_TAKEN. The target is never followed. */
@@ -142,14 +162,17 @@ export async function makeLink(path: string, { link = '' }: Pick<CatalogEntry, '
     await symlink(link, path);
   } catch (error) {
     if (systemCode(error) !== 'EEXIST') throw error;
+    const there = await lstatIfPresent(path);
+    if (there?.isSymbolicLink() === true && (await readlink(path)) === link) return;
     throw new DezentError('NAME_TAKEN', `${path} exists already`, { cause: error });
   }
 }
 
-/** Removes a temporary file that a crash or failure left. */
+/** Removes a temporary file, durably: once the journal has forgotten it nobody would know whose it is. Absent is fine. */
 export async function dropTmp(tmp: string): Promise<void> {
   try {
     await unlink(tmp);
+    await syncDirectory(dirname(tmp));
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw error;
   }

@@ -1,50 +1,38 @@
 // open and restore for the command line: single stubs in place, or whole trees, in place or laid out below another directory.
-import { chmod } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir } from 'node:fs/promises';
 import pLimit from 'p-limit';
-import { DezentError } from '../errors.ts';
+import { DezentError, isDezentError, type ErrorCode } from '../errors.ts';
 import type { CatalogEntry } from '../store/catalog.ts';
-import type { BlockId } from '../store/block.ts';
-import type { ContentKeys } from '../store/secrets.ts';
 import { STUB_SUFFIX } from '../store/stub.ts';
 import { throwFailures } from './add-files.ts';
 import { rootKey } from './content-index.ts';
 import type { CallContext, OpenedFile, OpenRequest, RestoredFile, RestoreRequest } from './control-api.ts';
 import type { Folder } from './folder.ts';
 import { lstatIfPresent } from './identity.ts';
-import { newOperationId } from './journal.ts';
-import type { Manifests } from './manifests.ts';
+import type { LayOut } from './lay-out.ts';
 import type { PathLocks } from './path-locks.ts';
-import { openProgressMeter, type ProgressMeter } from './progress-meter.ts';
-import {
-  hasContent,
-  makeFolder,
-  makeLink,
-  takeFreeName,
-  tmpBeside,
-  writeChecked,
-  type RegenerateNeeds,
-} from './regenerate.ts';
+import { openProgressMeter } from './progress-meter.ts';
 import type { Restore } from './restore.ts';
-import { checkSafePath } from './safe-path.ts';
 import type { Selection } from './selection.ts';
-import { setTimes } from './swap.ts';
 import type { Transfers } from './transfers.ts';
 import type { Tree, TreeItem } from './tree.ts';
 
 /** Files regenerated at once. */
 const IN_FLIGHT = 8;
 
-export interface RestoreFilesNeeds extends RegenerateNeeds {
+/** What a stub is that `restore` does without. */
+const UNTRUSTED_STUB: ReadonlySet<ErrorCode> = new Set(['BAD_STUB', 'FOREIGN_STUB', 'NEWER_VERSION']);
+
+export interface RestoreFilesNeeds {
   folder: Folder;
   tree: Tree;
   locks: PathLocks;
   selection: Selection;
   restore: Restore;
-  manifests: Manifests;
-  keys: () => ContentKeys;
+  layOut: LayOut;
   transfers: Transfers;
-  fetch(id: BlockId, signal: AbortSignal | undefined): Promise<{ bytes: Uint8Array; from: string | undefined }>;
+  /** Items at or below a path that their owner deleted, as they were last. */
+  deletedAt(path: string): Promise<TreeItem[]>;
 }
 
 export interface RestoreFiles {
@@ -53,7 +41,7 @@ export interface RestoreFiles {
 }
 
 export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
-  const { folder, tree, locks, selection, restore, manifests, keys, transfers } = needs;
+  const { folder, tree, locks, selection, restore, layOut, transfers } = needs;
 
   const shown = (absolute: string): string => {
     try {
@@ -113,7 +101,7 @@ export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
       const item = tree.get(selection.pathOf(path));
       if (item?.entry.kind !== 'file') throw new DezentError('NOT_FOUND', `there is no stub ${path}`);
       const from = new Set<string>();
-      const at = await putFile(item.entry, folder.absolute(item.entry.path), { context, from });
+      const at = await layOut.file(item.entry, folder.root, { context, from });
       return {
         path: shown(at),
         sizeBytes: item.entry.sizeBytes,
@@ -131,48 +119,6 @@ export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
     };
   }
 
-  interface PutOptions {
-    context: CallContext;
-    from?: Set<string>;
-    meter?: ProgressMeter;
-  }
-
-  /** Regenerates the content of an entry at this absolute name, or beside it where another content has it. */
-  async function putFile(entry: CatalogEntry, target: string, { context, from, meter }: PutOptions): Promise<string> {
-    if (entry.root === undefined) throw new DezentError('BAD_RECORD', `${entry.path} has no content in the catalog`);
-    const note = (peerId: string | undefined): void => void (peerId !== undefined && from?.add(peerId));
-    const fetch = async (id: BlockId): Promise<Uint8Array> => {
-      const fetched = await needs.fetch(id, context.signal);
-      note(fetched.from);
-      return fetched.bytes;
-    };
-    const { manifest, from: holder } = await manifests.open(entry.root, (id) => needs.fetch(id, context.signal));
-    note(holder);
-    await makeFolder(dirname(target));
-    if (await hasContent(target, manifest, keys())) return target;
-    const tmp = tmpBeside(target, newOperationId());
-    const options = { fetch, signal: context.signal, ...(meter && { onBytes: (count: number) => meter.bytes(count) }) };
-    await writeChecked(tmp, { manifest, meta: entry }, needs, options);
-    return takeFreeName(tmp, target, manifest, keys());
-  }
-
-  /** Links and folders have no content; their times are set once everything is laid out. */
-  async function putOther(entry: CatalogEntry, target: string): Promise<void> {
-    if (entry.kind === 'folder') await makeFolder(target);
-    else {
-      await makeFolder(dirname(target));
-      await makeLink(target, entry);
-    }
-  }
-
-  /** Deepest first, so that what is set does not change again. */
-  async function finishFolders(folders: readonly CatalogEntry[], to: string): Promise<void> {
-    for (const { path, mode, mtimeUs } of [...folders].sort((a, b) => b.path.length - a.path.length)) {
-      await setTimes(join(to, path), mtimeUs);
-      await chmod(join(to, path), mode);
-    }
-  }
-
   /** The entry as it was: by its number in `versions`, or the newest at a time. */
   async function versionOf({ entry }: TreeItem, { at, version }: RestoreRequest): Promise<CatalogEntry> {
     if (at === undefined && version === undefined) return entry;
@@ -186,6 +132,12 @@ export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
     return { ...wanted.entry, path: entry.path };
   }
 
+  const answer = (entry: CatalogEntry, path = entry.path): RestoredFile => ({
+    path,
+    sizeBytes: entry.sizeBytes,
+    root: entry.root ? rootKey(entry.root) : '',
+  });
+
   async function restoreTo(
     items: readonly TreeItem[],
     to: string,
@@ -193,40 +145,78 @@ export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
     context: CallContext,
   ): Promise<RestoredFile[]> {
     const files = items.filter(({ entry }) => entry.kind === 'file');
-    const meter = openProgressMeter(context, 'fetch', {
-      bytes: files.reduce((sum, { entry }) => sum + entry.sizeBytes, 0),
-      files: files.length,
-    });
-    await makeFolder(to);
-    for (const { entry } of items) checkSafePath(entry.path);
-    for (const { entry } of items) if (entry.kind !== 'file') await putOther(entry, join(to, entry.path));
+    const bytes = files.reduce((sum, { entry }) => sum + entry.sizeBytes, 0);
+    const meter = openProgressMeter(context, 'fetch', { bytes, files: files.length });
+    await mkdir(to, { recursive: true });
+    for (const { entry } of items) if (entry.kind !== 'file') await layOut.other(entry, to);
     const done = await each(files, async (item) => {
       const entry = await versionOf(item, request);
-      await putFile(entry, join(to, entry.path), { context, meter });
+      await layOut.file(entry, to, { context, meter });
       meter.file(entry.path);
-      return { path: entry.path, sizeBytes: entry.sizeBytes, root: entry.root ? rootKey(entry.root) : '' };
+      return answer(entry);
     });
-    await finishFolders(
-      items.flatMap(({ entry }) => (entry.kind === 'folder' ? [entry] : [])),
-      to,
-    );
+    await layOut.finishFolders(foldersOf(items), to);
     return done;
+  }
+
+  const foldersOf = (items: readonly TreeItem[]): CatalogEntry[] =>
+    items.flatMap(({ entry }) => (entry.kind === 'folder' ? [entry] : []));
+
+  /** The stub opened, unless it cannot be trusted: then the catalog has the intact one, and the damaged one is left as it is. */
+  async function openIntact(stub: string, entry: CatalogEntry, context: CallContext): Promise<string | undefined> {
+    if ((await lstatIfPresent(stub)) === undefined) return undefined;
+    try {
+      return (await openStub(stub, entry.sizeBytes, context)).path;
+    } catch (error) {
+      if (!isDezentError(error) || !UNTRUSTED_STUB.has(error.code)) throw error;
+      return undefined;
+    }
   }
 
   async function restoreHere(item: TreeItem, request: RestoreRequest, context: CallContext): Promise<RestoredFile> {
     const entry = await versionOf(item, request);
-    const target = folder.absolute(entry.path);
-    const done = { path: entry.path, sizeBytes: entry.sizeBytes, root: entry.root ? rootKey(entry.root) : '' };
     const isCurrent =
       item.entry.root !== undefined && entry.root !== undefined && rootKey(item.entry.root) === rootKey(entry.root);
-    if (isCurrent && (await lstatIfPresent(target)) !== undefined) return done;
-    const stub = folder.absolute(folder.stubOf(entry.path));
-    if (isCurrent && (await lstatIfPresent(stub)) !== undefined) {
-      const { path } = await openStub(stub, entry.sizeBytes, context);
-      return { ...done, path: shown(path) };
+    if (isCurrent && (await lstatIfPresent(folder.absolute(entry.path))) !== undefined) return answer(entry);
+    const opened = isCurrent ? await openIntact(folder.absolute(folder.stubOf(entry.path)), entry, context) : undefined;
+    const at = opened ?? (await locks.run(entry.path, () => layOut.file(entry, folder.root, { context })));
+    return answer(entry, shown(at));
+  }
+
+  /** In place: what is missing comes back; folders that are there keep their own modes. */
+  async function restoreAllHere(
+    items: readonly TreeItem[],
+    request: RestoreRequest,
+    context: CallContext,
+  ): Promise<RestoredFile[]> {
+    const missing: TreeItem[] = [];
+    for (const item of items) {
+      const isMissing =
+        item.entry.kind !== 'file' && (await lstatIfPresent(folder.absolute(item.entry.path))) === undefined;
+      if (isMissing) missing.push(item);
     }
-    const at = await locks.run(entry.path, () => putFile(entry, target, { context }));
-    return { ...done, path: shown(at) };
+    for (const { entry } of missing) await layOut.other(entry, folder.root);
+    const files = items.filter(({ entry }) => entry.kind === 'file');
+    const done = await each(files, (item) => restoreHere(item, request, context));
+    await layOut.finishFolders(foldersOf(missing), folder.root);
+    return done;
+  }
+
+  /** What the names mean; a name that means nothing now may be of something deleted, which history keeps. */
+  async function itemsFor(request: RestoreRequest): Promise<TreeItem[]> {
+    if (request.all) return selection.items([folder.root]);
+    const found: TreeItem[] = [];
+    for (const absolute of request.paths) {
+      try {
+        found.push(...(await selection.items([absolute])));
+      } catch (error) {
+        if (!isDezentError(error, 'NOT_FOUND')) throw error;
+        const deleted = await needs.deletedAt(selection.pathOf(absolute));
+        if (deleted.length === 0) throw error;
+        found.push(...deleted);
+      }
+    }
+    return found;
   }
 
   async function each<T>(items: readonly TreeItem[], work: (item: TreeItem) => Promise<T>): Promise<T[]> {
@@ -243,12 +233,10 @@ export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
     open,
     async restore(request, context) {
       if (request.paths.length === 0 && !request.all) throw new DezentError('USAGE', 'name a path, or --all');
-      const items = await selection.items(request.all ? [folder.root] : request.paths);
-      if (request.to !== undefined) return restoreTo(items, request.to, request, context);
-      for (const { entry } of items) if (entry.kind === 'folder') await makeFolder(folder.absolute(entry.path));
-      return each(
-        items.filter(({ entry }) => entry.kind === 'file'),
-        (item) => restoreHere(item, request, context),
+      const items = await itemsFor(request);
+      const { to } = request;
+      return layOut.journalled(to ?? folder.root, () =>
+        to === undefined ? restoreAllHere(items, request, context) : restoreTo(items, to, request, context),
       );
     },
   };

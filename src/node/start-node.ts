@@ -53,11 +53,16 @@ export async function startNode(home: string, { log }: { log: Log }): Promise<Ru
   });
   const transfers = openLoggedTransfers(log, events);
 
+  const isVault = identity.ownerId === '';
   const own: { files?: Files } = {};
   const shared = { config, db, log, warnings, parts, keys };
-  const network = await openNetwork({ ...shared, home, identity, isOwn: (id) => own.files?.isOwn(id) ?? true });
+  const network = await openNetwork({
+    ...shared,
+    home,
+    identity,
+    isOwn: (id) => (isVault ? false : (own.files?.isOwn(id) ?? true)),
+  });
   tellPeers(network, events, log);
-  const isVault = identity.ownerId === '';
   const files = isVault
     ? undefined
     : await openFiles({ ...shared, network, folder: identity.folder, transfers, events });

@@ -4,6 +4,7 @@ import { constants } from 'node:fs';
 import { link, mkdir, open, readdir, rename, rmdir, unlink, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { DezentError, systemCode } from '../errors.ts';
+import { loadKernel } from './kernel.ts';
 import { STUB_MAX_BYTES } from '../store/stub.ts';
 import { syncDirectory } from './durable-file.ts';
 import { identityOf, lstatIfPresent, utimeOf } from './identity.ts';
@@ -25,21 +26,39 @@ export async function writeNew(path: string, bytes: Uint8Array, mode: number, mt
   }
 }
 
-/** Gives the file a second name; false when that name is taken already. */
-export async function linkNew(from: string, to: string): Promise<boolean> {
+/** What link() answers where the file system has no hard links (FAT, some network shares). */
+const NO_LINKS: ReadonlySet<string | undefined> = new Set(['EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS', 'EMLINK']);
+
+/**
+ * Gives the file a name that must be free: as a second one (`linked`) or, where the file system has no hard links, instead of the first one
+ * (`moved`). `taken`: something has it, nothing changed. Throws UNSAFE where neither can be done without the danger of overwriting.
+ */
+export async function nameNew(from: string, to: string): Promise<'linked' | 'moved' | 'taken'> {
   try {
     await link(from, to);
-    return true;
+    return 'linked';
   } catch (error) {
-    if (systemCode(error) === 'EEXIST') return false;
-    throw error;
+    if (systemCode(error) === 'EEXIST') return 'taken';
+    if (!NO_LINKS.has(systemCode(error))) throw error;
+    const moved = (await loadKernel()).renameNoReplace(from, to);
+    if (moved === 'unsupported') {
+      throw new DezentError(
+        'UNSAFE',
+        `${to} cannot be named safely: its file system has neither hard links nor renames that never overwrite`,
+        {
+          cause: error,
+        },
+      );
+    }
+    return moved === 'done' ? 'moved' : 'taken';
   }
 }
 
 /** Gives `tmp` its final name, which must be free; durable when it returns. Throws NAME_TAKEN and leaves `tmp`. */
 export async function takeName(tmp: string, path: string): Promise<void> {
-  if (!(await linkNew(tmp, path))) throw new DezentError('NAME_TAKEN', `${path} exists already`);
-  await unlink(tmp);
+  const named = await nameNew(tmp, path);
+  if (named === 'taken') throw new DezentError('NAME_TAKEN', `${path} exists already`);
+  if (named === 'linked') await unlink(tmp);
   await syncDirectory(dirname(path));
 }
 
@@ -86,9 +105,10 @@ export async function moveInto(place: QuarantinePlace, from: string, to: string)
  * from quarantine. False: something else has the name, nothing changed.
  */
 export async function moveBack(place: QuarantinePlace, from: string, to: string): Promise<boolean> {
-  if (!(await linkNew(from, to)) && !(await isSameFile(from, to))) return false;
+  const named = await nameNew(from, to);
+  if (named === 'taken' && !(await isSameFile(from, to))) return false;
   await syncDirectory(dirname(to));
-  await unlink(from);
+  if (named !== 'moved') await unlink(from);
   await syncDirectory(place.dir);
   return true;
 }

@@ -1,5 +1,6 @@
 // Watch: notices what changes in FOLDER and names each path once it has been quiet for `settleMs`. It knows no states: whoever it tells
 // compares the path with what it knows, so own writes and repeated events cost one lstat.
+import { relative, sep } from 'node:path';
 import { watch as chokidarWatch } from 'chokidar';
 import pLimit from 'p-limit';
 import type { Folder } from './folder.ts';
@@ -38,7 +39,8 @@ export function openWatch({ folder, rules, settings, onSettled, onQuiet, onError
   const stopping = new AbortController();
   let scanning: Promise<void> = Promise.resolve();
 
-  const toPath = (absolute: string): string => folder.relative(absolute);
+  /** What the watcher names lies in FOLDER by its own walk, which follows no links. */
+  const toPath = (absolute: string): string => relative(folder.root, absolute).split(sep).join('/');
   const onUnreadable = (path: string, error: unknown): void => onError(error, path);
 
   function touch(path: string): void {

@@ -15,6 +15,8 @@ import { MAX_ENVELOPE_BYTES } from './signature.ts';
 const MAX_MESSAGE_BYTES: number = 2 * 1024 * 1024;
 /** Envelopes are gathered into messages of about this size. */
 const GIVE_BYTES: number = 512 * 1024;
+/** What an envelope takes besides its own bytes. */
+const ENVELOPE_COST_BYTES = 64;
 /** All that one side may give in one exchange: 1,000 members with heads of 64 KiB. */
 const MAX_GIVEN_BYTES: number = 64 * 1024 * 1024;
 /** 16 bytes of blake3 are enough to tell envelopes apart: a clash only delays one record until it changes. */
@@ -179,7 +181,8 @@ async function receiveGiven(messages: Messages): Promise<Given> {
   for (;;) {
     const message = await receive(messages, giveSchema);
     for (const kind of ['entries', 'owners', 'heads'] as const) {
-      for (const envelope of message.records[kind]) givenBytes += envelope.length;
+      // An empty envelope costs memory too.
+      for (const envelope of message.records[kind]) givenBytes += ENVELOPE_COST_BYTES + envelope.length;
       records[kind].push(...message.records[kind]);
     }
     if (givenBytes > MAX_GIVEN_BYTES)

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
-import { openTestFiles, type TestFiles } from '../node/files-of.ts';
+import { openTestFiles, type TestFiles, type TestFilesOptions } from '../node/files-of.ts';
 import { testBytes } from '../suites/content.ts';
 import { openFailPoints, StoppedHere, type FailPoints, type Mode } from '../suites/fail-points.ts';
 import {
@@ -20,6 +20,7 @@ import {
   finishAll,
   FLOWS,
   restoreCarelessly,
+  restoreUnsynced,
   swapCarelessly,
   type Flow,
 } from './swap-flows.ts';
@@ -36,9 +37,9 @@ interface World extends AsyncDisposable {
   points: FailPoints;
 }
 
-async function newWorld(): Promise<World> {
+async function newWorld(options: TestFilesOptions = {}): Promise<World> {
   const late: { points?: FailPoints } = {};
-  const files = await openTestFiles({ ...TMP, onStateWrite: () => late.points?.step('state') });
+  const files = await openTestFiles({ ...options, ...TMP, onStateWrite: () => late.points?.step('state') });
   const points = openFailPoints(files.root);
   late.points = points;
   return {
@@ -52,8 +53,8 @@ async function newWorld(): Promise<World> {
 }
 
 /** How many steps the flow has. */
-async function stepsOf(flow: Flow): Promise<number> {
-  await using world = await newWorld();
+async function stepsOf(flow: Flow, options: TestFilesOptions = {}): Promise<number> {
+  await using world = await newWorld(options);
   await flow.before(world.files);
   world.points.arm();
   await flow.run(world.files);
@@ -75,7 +76,7 @@ async function isStopped(flow: Flow, { files }: World): Promise<boolean> {
 
 interface Stop {
   k: number;
-  mode: Mode;
+  mode: Mode | 'cut';
   /** What happens after recovery: the stub is opened at once, or the node finishes what waits first. */
   after: 'open' | 'finish';
 }
@@ -84,9 +85,10 @@ async function stopAt(flow: Flow, { k, mode, after }: Stop): Promise<void> {
   await using world = await newWorld();
   const { files, points } = world;
   await flow.before(files);
-  points.arm(k, mode);
+  points.arm(k, mode === 'cut' ? 'dead' : mode);
   const stopped = await isStopped(flow, world);
   points.disarm();
+  if (mode === 'cut') await points.cutPower();
   const where = points.steps[k - 1];
   try {
     if (mode === 'dead') assert.ok(stopped, 'the step did not stop it');
@@ -99,15 +101,18 @@ async function stopAt(flow: Flow, { k, mode, after }: Stop): Promise<void> {
   }
 }
 
-async function stopEverywhere(flow: Flow, mode: Mode, after: Stop['after']): Promise<void> {
+async function stopEverywhere(flow: Flow, mode: Stop['mode'], after: Stop['after']): Promise<void> {
   const steps = await stepsOf(flow);
   assert.ok(steps > 2, `${flow.name} has only ${steps} steps`);
-  for (let k = 1; k <= steps; k += 1) await stopAt(flow, { k, mode, after });
+  // The power may fail right after the last step too: is everything durable by then?
+  const last = mode === 'cut' ? steps + 1 : steps;
+  for (let k = 1; k <= last; k += 1) await stopAt(flow, { k, mode, after });
 }
 
 for (const flow of FLOWS) {
   test(`${flow.name}: killed at every step, then opened`, () => stopEverywhere(flow, 'dead', 'open'));
   test(`${flow.name}: killed at every step, then finished`, () => stopEverywhere(flow, 'dead', 'finish'));
+  test(`${flow.name}: a power cut at every step`, () => stopEverywhere(flow, 'cut', 'open'));
   test(`${flow.name}: a disk error at every step`, () => stopEverywhere(flow, 'fails', 'open'));
 }
 
@@ -119,7 +124,7 @@ test(`killed for real at ${KILLS} steps`, async (t) => {
     const index = random.readUInt32BE(8 * kill) % FLOWS.length;
     const flow = FLOWS[index];
     assert.ok(flow);
-    const k = 1 + (random.readUInt32BE(8 * kill + 4) % (await stepsOf(flow)));
+    const k = 1 + (random.readUInt32BE(8 * kill + 4) % (await stepsOf(flow, ALONE)));
     await killAt(flow, index, k);
   }
 });
@@ -148,15 +153,13 @@ async function killAt(flow: Flow, index: number, k: number): Promise<void> {
 test('controls: these checks find out careless swaps', async () => {
   const [offload, open] = ['offload', 'open'].map((name) => FLOWS.find((flow) => flow.name === name));
   assert.ok(offload && open);
-  for (const careless of [
-    { ...offload, name: 'unlinked before the stub stands', run: swapCarelessly },
-    { ...open, name: 'written under its own name', run: restoreCarelessly },
-  ]) {
-    await assert.rejects(
-      stopEverywhere(careless, 'dead', 'open'),
-      (error: Error) => error.cause instanceof assert.AssertionError,
-    );
-  }
+  const isFound = (error: Error): boolean => error.cause instanceof assert.AssertionError;
+  const early = { ...offload, name: 'unlinked before the stub stands', run: swapCarelessly };
+  await assert.rejects(stopEverywhere(early, 'dead', 'open'), isFound);
+  const direct = { ...open, name: 'written under its own name', run: restoreCarelessly };
+  await assert.rejects(stopEverywhere(direct, 'dead', 'open'), isFound);
+  const unsynced = { ...open, name: 'linked before its bytes are durable', run: restoreUnsynced };
+  await assert.rejects(stopEverywhere(unsynced, 'cut', 'open'), isFound);
 });
 
 test('controls: without its journal an offload leaves things over', async () => {

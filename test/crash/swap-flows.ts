@@ -1,8 +1,9 @@
 // The swaps of original and stub that the crash tests stop at each of their steps: what is there before, what is done, what must be had after it.
 import assert from 'node:assert/strict';
-import { open, readdir, readFile, unlink, utimes, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { link, open, readdir, readFile, unlink, utimes, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { isDezentError } from '../../src/errors.ts';
+import { syncDirectory } from '../../src/node/durable-file.ts';
 import type { OffloadRecord } from '../../src/node/journal.ts';
 import { lstatIfPresent, modeOf, mtimeUsOf } from '../../src/node/identity.ts';
 import { decodeStub, encodeStub } from '../../src/store/stub.ts';
@@ -188,6 +189,9 @@ export async function finishAll(files: TestFiles): Promise<void> {
   assert.deepEqual([...files.parts.journal.offloads()], []);
 }
 
+/** What the node keeps in FOLDER for good. */
+const LASTING: ReadonlySet<string> = new Set(['.dezent', join('.dezent', 'quarantine'), join('.dezent', 'folder')]);
+
 /** After recovery: everything opens with its bytes, mode and mtime, and nothing is left over. */
 export async function checkRecovered(files: TestFiles, { expected, beside, earlier }: Flow): Promise<void> {
   const [main] = expected;
@@ -214,7 +218,7 @@ export async function checkRecovered(files: TestFiles, { expected, beside, earli
   }
   const own = (await readdir(files.root, { recursive: true })).filter((name) => name.includes('.dezent'));
   assert.deepEqual(
-    own.filter((name) => name !== '.dezent' && name !== join('.dezent', 'quarantine')),
+    own.filter((name) => !LASTING.has(name)),
     [],
     'left over',
   );
@@ -240,4 +244,15 @@ export async function restoreCarelessly(files: TestFiles): Promise<void> {
   await using file = await open(files.at(PATH), 'wx');
   for (let at = 0; at < FIRST.length; at += 10_000) await file.write(FIRST.subarray(at, at + 10_000), 0, undefined, at);
   await unlink(files.at(STUB));
+}
+
+/** A careless way back: names are made durable, the bytes are not. */
+export async function restoreUnsynced(files: TestFiles): Promise<void> {
+  const tmp = files.at(`${PATH}.tmp`);
+  await using file = await open(tmp, 'wx');
+  await file.writeFile(FIRST);
+  await link(tmp, files.at(PATH));
+  await unlink(tmp);
+  await unlink(files.at(STUB));
+  await syncDirectory(dirname(tmp));
 }

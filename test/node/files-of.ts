@@ -75,6 +75,9 @@ export interface TestFiles extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** The folder's own mark (folder-mark.ts), which is always there. */
+const MARK = join('.dezent', 'folder');
+
 export interface TestFilesOptions {
   settings?: Partial<Settings>;
   /** Names of holders; each keeps one copy. Default: two. */
@@ -192,6 +195,7 @@ export async function openTestFiles(options: TestFilesOptions = {}): Promise<Tes
       return entries
         .filter((entry) => !entry.isDirectory())
         .map((entry) => join(entry.parentPath, entry.name).slice(root.length + 1))
+        .filter((name) => name !== MARK)
         .sort();
     },
     async restart() {
