@@ -1,8 +1,12 @@
 // Fail-points: every change to the file system below a directory, and whatever else a test counts as a step, is numbered; at the k-th one the
 // program stops as if it had been killed (everything after it fails too), fails once as a disk does, or kills its own process. Production
-// code knows nothing of it: the functions of node:fs/promises are replaced for the whole process.
+// code knows nothing of it: the functions of node:fs/promises are replaced for the whole process. A power cut can be played after a stop:
+// what was not synced by then is undone.
 import { createRequire, syncBuiltinESMExports } from 'node:module';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { systemCode } from '../../src/errors.ts';
 
 export type Mode =
   /** This step and all after it throw: nothing more is changed. */
@@ -21,11 +25,19 @@ export interface FailPoints extends Disposable {
   disarm(): void;
   /** From now on this function always fails so, armed or not. */
   refuse(name: string, code: string): void;
+  /** Undoes every change since `arm` that no sync has made durable: names until their directories are, contents until the file is. */
+  cutPower(): Promise<void>;
   /** One more step, made elsewhere (a database). */
   step(name: string): void;
 }
 
 type AnyFunction = (...args: unknown[]) => unknown;
+
+/** A change that a power cut undoes until all of these, directories or the file itself, have been synced. */
+interface Unsynced {
+  waitsFor: Set<string>;
+  undo(): Promise<unknown>;
+}
 
 /** What changes something, with the number of arguments that are paths. */
 const CHANGES: Readonly<Record<string, number>> = {
@@ -39,6 +51,8 @@ const CHANGES: Readonly<Record<string, number>> = {
   unlink: 1,
   utimes: 1,
 };
+/** What an undo may find already undone. */
+const UNDONE_CODES = new Set(['ENOENT', 'EEXIST', 'ENOTEMPTY']);
 const HANDLE_CHANGES = ['chmod', 'datasync', 'sync', 'truncate', 'utimes', 'write', 'writeFile', 'writev'];
 
 /** An error as a dying disk gives it; `dead` for tests to tell it from others. */
@@ -63,6 +77,43 @@ export function openFailPoints(root: string): FailPoints {
   let stopAt: number | undefined;
   let mode: Mode = 'dead';
 
+  let unsynced: Unsynced[] = [];
+  const shadow = mkdtempSync(join(dirname(root), '.shadow-'));
+  let shadows = 0;
+
+  const call = (name: string, ...args: unknown[]): Promise<unknown> =>
+    originals.get(name)?.(...args) as Promise<unknown>;
+
+  /** A further name outside of `root`, so that a file outlasts its last name there. */
+  async function keep(path: string): Promise<string> {
+    const kept = join(shadow, String((shadows += 1)));
+    await call('link', path, kept);
+    return kept;
+  }
+
+  const note = (waitsFor: string[], undo: Unsynced['undo']): void =>
+    void unsynced.push({ waitsFor: new Set(waitsFor), undo });
+
+  function synced(path: string): void {
+    for (const { waitsFor } of unsynced) waitsFor.delete(path);
+    unsynced = unsynced.filter(({ waitsFor }) => waitsFor.size > 0);
+  }
+
+  /** What undoes this change of names; asked before it is made. */
+  async function undoOf(name: string, [from, to]: string[]): Promise<(() => void) | undefined> {
+    if (from === undefined || !armed) return undefined;
+    if (name === 'unlink') {
+      const kept = await keep(from).catch(() => undefined);
+      return () => note([dirname(from)], async () => kept && call('link', kept, from));
+    }
+    if (name === 'link' && to !== undefined) return () => note([dirname(to)], () => call('unlink', to));
+    if (name === 'rename' && to !== undefined)
+      return () => note([dirname(from), dirname(to)], () => call('rename', to, from));
+    if (name === 'rmdir') return () => note([dirname(from)], () => call('mkdir', from));
+    if (name === 'mkdir' && !existsSync(from)) return () => note([dirname(from)], () => call('rmdir', from));
+    return undefined;
+  }
+
   function step(name: string): void {
     if (!armed) return;
     steps.push(name);
@@ -81,8 +132,13 @@ export function openFailPoints(root: string): FailPoints {
     promises[name] = async (...args) => {
       const code = refused.get(name);
       if (code !== undefined) throw new StoppedHere(`${name} is refused`, code);
-      if (args.slice(0, paths).some(isBelow)) step(`${name} ${args.slice(0, paths).map(short).join(' ')}`);
-      return original(...args);
+      const named = args.slice(0, paths);
+      if (!named.some(isBelow)) return original(...args);
+      step(`${name} ${named.map(short).join(' ')}`);
+      const done = await undoOf(name, named.map(String));
+      const result = await original(...args);
+      done?.();
+      return result;
     };
   }
 
@@ -97,8 +153,11 @@ export function openFailPoints(root: string): FailPoints {
       const original = prototype[name] as AnyFunction;
       prototype[name] = async function change(this: object, ...args: unknown[]) {
         const path = handles.get(this);
-        if (path !== undefined) step(`${name} ${path}`);
-        return original.apply(this, args);
+        if (path === undefined) return original.apply(this, args);
+        step(`${name} ${short(path)}`);
+        const result = await (original.apply(this, args) as Promise<unknown>);
+        if (name === 'sync' || name === 'datasync') synced(path);
+        return result;
       };
       undo.push(() => void (prototype[name] = original));
     }
@@ -106,12 +165,20 @@ export function openFailPoints(root: string): FailPoints {
 
   const open = promises['open'] as AnyFunction;
   originals.set('open', open);
+  originals.set('truncate', promises['truncate'] as AnyFunction);
   promises['open'] = async (...args) => {
     const creates = typeof args[1] === 'string' && args[1] !== 'r';
     if (creates && isBelow(args[0])) step(`open ${short(args[0])}`);
     const handle = (await open(...args)) as FileHandle;
     patchHandles(handle);
-    if (isBelow(args[0])) handles.set(handle, short(args[0]));
+    if (!isBelow(args[0])) return handle;
+    const path = String(args[0]);
+    handles.set(handle, path);
+    if (creates && armed) {
+      const kept = await keep(path);
+      note([dirname(path)], () => call('unlink', path));
+      note([path], () => call('truncate', kept, 0));
+    }
     return handle;
   };
   syncBuiltinESMExports();
@@ -122,6 +189,7 @@ export function openFailPoints(root: string): FailPoints {
     refuse: (name, code) => void refused.set(name, code),
     arm(k, how = 'dead') {
       steps.length = 0;
+      unsynced = [];
       stopAt = k;
       mode = how;
       armed = true;
@@ -129,10 +197,19 @@ export function openFailPoints(root: string): FailPoints {
     disarm() {
       armed = false;
     },
+    async cutPower() {
+      for (const { undo: takeBack } of unsynced.toReversed()) {
+        await takeBack().catch((error: unknown) => {
+          if (!UNDONE_CODES.has(systemCode(error) ?? '')) throw error;
+        });
+      }
+      unsynced = [];
+    },
     [Symbol.dispose]() {
       for (const [name, original] of originals) promises[name] = original;
       for (const back of undo) back();
       syncBuiltinESMExports();
+      rmSync(shadow, { recursive: true });
     },
   };
 }
