@@ -14,6 +14,7 @@ export interface DemoNode {
   readonly home: string;
   readonly folder: string;
   readonly deviceId: string;
+  readonly pid: number;
   /** Runs one command against this node and returns its `--json` value; throws what it failed with. */
   ask(line: readonly string[], onProgress?: (progress: Progress) => void): Promise<unknown>;
 }
@@ -72,7 +73,7 @@ export function openDemoGround(top: string, signal: AbortSignal): DemoGround {
     throw failureOf(line, last, tail());
   };
 
-  const run = async (name: string, home: string): Promise<void> => {
+  const run = async (name: string, home: string): Promise<number> => {
     const { child, tail } = start(['run', '--json', '--home', home]);
     const limit = AbortSignal.any([signal, AbortSignal.timeout(READY_LIMIT_MS)]);
     const ready = Promise.withResolvers<void>();
@@ -88,6 +89,7 @@ export function openDemoGround(top: string, signal: AbortSignal): DemoGround {
       if (isEvent(JSON.parse(text), 'ready')) ready.resolve();
     });
     await ready.promise;
+    return child.pid ?? 0;
   };
 
   return {
@@ -109,12 +111,13 @@ export function openDemoGround(top: string, signal: AbortSignal): DemoGround {
       const made = (await ask(['init', folder, ...place, ...(invite === undefined ? [] : ['--invite', invite])])) as {
         deviceId: string;
       };
-      await run(name, home);
+      const pid = await run(name, home);
       return {
         name,
         home,
         folder,
         deviceId: made.deviceId,
+        pid,
         ask: (line, onProgress) => ask([...line.slice(0, 1), '--home', home, ...line.slice(1)], onProgress),
       };
     },
