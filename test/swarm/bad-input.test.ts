@@ -76,6 +76,9 @@ test('homes and folders that cannot be', async (t) => {
     assertError(run(home), 2, 'FOLDER');
     rmSync(folder);
     mkdirSync(folder); // what an unmounted disk leaves
+    assertError(run(home), 2, 'FOLDER');
+    rmdirSync(folder);
+    renameSync(at('taken away'), folder);
     await node.run();
     assert.deepEqual(
       (await node.ls()).map(({ path }) => path),
