@@ -3,7 +3,17 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, chownSync, copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { appendFile, open, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -100,8 +110,8 @@ const run = (home: string): CliResult => launch([], ['run', '--home', home]);
 
 /** For a folder that is no working directory any more, and for other users. */
 function launch(before: readonly string[], line: readonly string[]): CliResult {
-  const [program = '', ...rest] = [...before, LAUNCHER, ...line, '--json'];
-  const { status, stdout, stderr } = spawnSync(program, rest, { encoding: 'utf8' });
+  const all = [...before, LAUNCHER, ...line, '--json'];
+  const { status, stdout, stderr } = spawnSync(all[0] ?? LAUNCHER, all.slice(1), { encoding: 'utf8' });
   assert.notEqual(stdout, '', stderr);
   return { code: status, stdout, stderr, json: JSON.parse(stdout) };
 }
