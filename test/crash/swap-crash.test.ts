@@ -68,10 +68,13 @@ async function isStopped(flow: Flow, { files }: World): Promise<boolean> {
     await flow.run(files);
     return false;
   } catch (error) {
-    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
-      if (cause instanceof StoppedHere) return true;
-    throw error;
+    if (!isStop(error)) throw error;
+    return true;
   }
+}
+
+function isStop(error: unknown): boolean {
+  return error instanceof StoppedHere || (error instanceof Error && isStop(error.cause));
 }
 
 interface Stop {
@@ -114,6 +117,34 @@ for (const flow of FLOWS) {
   test(`${flow.name}: killed at every step, then finished`, () => stopEverywhere(flow, 'dead', 'finish'));
   test(`${flow.name}: a power cut at every step`, () => stopEverywhere(flow, 'cut', 'open'));
   test(`${flow.name}: a disk error at every step`, () => stopEverywhere(flow, 'fails', 'open'));
+}
+
+/** Stopped at the k-th step, and then again and again while it recovers, each time a step later. */
+async function stopInRecovery(flow: Flow, k: number): Promise<void> {
+  await using world = await newWorld();
+  const { files, points } = world;
+  await flow.before(files);
+  points.arm(k);
+  await isStopped(flow, world);
+  for (let j = 1; points.steps.length >= j; j += 1) {
+    points.arm(j);
+    // Recovery says what it could not settle and goes on; anything else that it meets is thrown.
+    await files.restart().catch((error: unknown) => {
+      if (!isStop(error)) throw error;
+    });
+  }
+  points.disarm();
+  await files.restart();
+  await checkRecovered(files, flow);
+}
+
+for (const name of ['offload beside an earlier stub', 'offload at once', 'open']) {
+  test(`${name}: killed at every step, and again in every step of recovery`, async () => {
+    const flow = FLOWS.find((one) => one.name === name);
+    assert.ok(flow);
+    const steps = await stepsOf(flow);
+    for (let k = 1; k <= steps; k += 1) await stopInRecovery(flow, k);
+  });
 }
 
 test(`killed for real at ${KILLS} steps`, async (t) => {
