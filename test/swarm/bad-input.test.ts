@@ -27,6 +27,8 @@ import { playMember } from './real-member.ts';
 
 const ALONE: string[] = ['--copies-min', '0', '--copies-target', '0'];
 const MIB: number = 2 ** 20;
+/** A user who owns nothing, on every Linux. */
+const NOBODY = 65_534;
 const LAUNCHER: string = fileURLToPath(new URL('../../dezent', import.meta.url));
 
 /** The error as scripts see it: exit code and code, and a message with a hint. */
@@ -50,14 +52,18 @@ test('homes and folders that cannot be', async (t) => {
   const init = (to: string, from: string): Promise<CliResult> => node.cli('init', from, '--home', to, '--port', '0');
 
   await t.test('init refuses them, and makes nothing', async () => {
-    assertError(await init(at('new'), at('missing')), 2, 'FOLDER');
-    assertError(await init(at('new'), at('file')), 2, 'FOLDER');
-    assertError(await init(at('empty', 'home'), at('empty')), 2, 'FOLDER');
-    assertError(await init(at('empty'), at('empty')), 2, 'FOLDER');
-    assertError(await init(home, join(home, 'inside')), 3, 'UNSAFE');
-    assertError(await init(at('new'), at('new', 'files')), 2, 'FOLDER');
-    assertError(await init(nodes.top, at('empty')), 2, 'FOLDER');
-    assertError(await init(home, at('empty')), 3, 'UNSAFE');
+    const refused = async (to: string, from: string, exit: number, code: string): Promise<void> =>
+      assertError(await init(to, from), exit, code);
+    await Promise.all([
+      refused(at('new'), at('missing'), 2, 'FOLDER'),
+      refused(at('new'), at('file'), 2, 'FOLDER'),
+      refused(at('empty', 'home'), at('empty'), 2, 'FOLDER'),
+      refused(at('empty'), at('empty'), 2, 'FOLDER'),
+      refused(at('new'), at('new', 'files'), 2, 'FOLDER'),
+      refused(nodes.top, at('empty'), 2, 'FOLDER'),
+      refused(at('link-to-home', 'inside', 'home'), join(home, 'inside'), 2, 'FOLDER'),
+      refused(home, at('empty'), 3, 'UNSAFE'),
+    ]);
     assert.deepEqual(readdirSync(at('empty')), []);
     assert.ok(!readdirSync(nodes.top).includes('new'));
   });
@@ -98,11 +104,21 @@ test('homes and folders that cannot be', async (t) => {
     assert.ok(testBytes(10_000, 1).equals(await readFile(node.path('a.bin'))));
   });
 
-  await t.test('a folder that others own', async () => {
-    if (process.getuid?.() !== 0) chmodSync(at('empty'), 0o500);
-    else chownSync(at('empty'), 0, 0);
-    assertError(launch(asNobody(nodes.top), ['init', at('empty'), '--home', at('theirs')]), 2, 'FOLDER');
-    chmodSync(at('empty'), 0o700);
+  await t.test('a folder that may not be written to, at once or later', async () => {
+    const [before, theirs] = [asNobody(nodes.top), at('theirs')];
+    const lock = (folder: string): void => {
+      if (before.length > 0) chownSync(folder, 0, 0);
+      chmodSync(folder, before.length > 0 ? 0o755 : 0o500);
+    };
+    lock(at('empty'));
+    assertError(launch(before, ['init', at('empty'), '--home', theirs]), 2, 'FOLDER');
+    mkdirSync(at('held'));
+    if (before.length > 0) chownSync(at('held'), NOBODY, NOBODY);
+    const made = launch(before, ['init', at('held'), '--home', theirs, '--port', '0']);
+    assert.equal(made.code, 0, made.stdout);
+    lock(at('held'));
+    assertError(launch(before, ['run', '--home', theirs]), 2, 'FOLDER');
+    for (const folder of ['empty', 'held']) chmodSync(at(folder), 0o700);
   });
 });
 
@@ -120,7 +136,7 @@ function launch(before: readonly string[], line: readonly string[]): CliResult {
 function asNobody(top: string): string[] {
   if (process.getuid?.() !== 0) return [];
   chmodSync(top, 0o777);
-  return ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', 'env', `HOME=${top}`];
+  return ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups', 'env', `HOME=${top}`];
 }
 
 /** A disk of this size at `at`, or false where tests may not mount. It goes before the directories are removed. */
