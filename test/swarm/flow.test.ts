@@ -18,7 +18,7 @@ const IS_LONG: boolean = process.env['DEZENT_LONG'] === '1';
 const PACKAGED_FILES: number = IS_LONG ? 6000 : 320;
 const LARGE_BYTES: number = 200 * 2 ** 20;
 const LIMIT_MS: number = IS_LONG ? 900_000 : 120_000;
-const SAMPLES_PER_FILE = 5;
+const SAMPLES_PER_FILE: number = IS_LONG ? 2 : 5;
 const STUB_MIN_BYTES = 4096;
 
 /** What stays a file: too small, two names, or a name that a stub's suffix would make too long. */
