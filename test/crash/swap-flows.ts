@@ -256,3 +256,11 @@ export async function restoreUnsynced(files: TestFiles): Promise<void> {
   await unlink(files.at(STUB));
   await syncDirectory(dirname(tmp));
 }
+
+/** Careless about receipts: nobody has been asked whether he keeps the blocks, and nobody does. */
+export async function freeUnproved(files: TestFiles): Promise<void> {
+  for (const { blocks } of files.holders.values()) blocks.clear();
+  files.settings['copies.min'] = 0;
+  await files.offload(PATH, true);
+  await files.store.deleteMany(await Array.fromAsync(files.store.ids()));
+}
