@@ -59,7 +59,8 @@ function writeNew({ tmp, mode, mtimeUs }: SmallTarget, bytes: Uint8Array): void 
   try {
     for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done, bytes.length - done, done);
     fchmodSync(fd, mode & 0o7777);
-    futimesSync(fd, Date.now() / 1000, mtimeUs / 1e6);
+    // Half a microsecond more: the double that comes closest may lie below, and the system cuts off.
+    futimesSync(fd, Date.now() / 1000, (mtimeUs + 0.5) / 1e6);
   } catch (error) {
     unlinkSync(tmp);
     throw error;
