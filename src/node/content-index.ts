@@ -59,16 +59,18 @@ function fromValue({ root, average, size, blocks, hash }: ContentValue): KnownCo
 
 export function openContentTable(db: StateDb): ContentTable {
   const extents = openTable<ExtentValue>(db, 'extents');
-  const contents = openTable<ContentValue>(db, 'contents');
-  const roots = openTable<Uint8Array>(db, 'roots');
+  /** The newest root of each content. */
+  const contents = openTable<string>(db, 'contents');
+  /** Each root has its own value: content that was sealed twice has two manifests, in different blocks. */
+  const roots = openTable<ContentValue>(db, 'roots');
 
-  async function content(contentHash: Uint8Array): Promise<(KnownContent & { contentHash: Uint8Array }) | undefined> {
-    const value = contents.getSync(hex(contentHash));
+  function known(key: string | undefined): (KnownContent & { contentHash: Uint8Array }) | undefined {
+    const value = key === undefined ? undefined : roots.getSync(key);
     return value && fromValue(value);
   }
 
   return {
-    content,
+    content: async (contentHash) => known(contents.getSync(hex(contentHash))),
     async extent(plainHash): Promise<Extent | undefined> {
       const value = extents.getSync(hex(plainHash));
       if (value === undefined) return undefined;
@@ -84,15 +86,12 @@ export function openContentTable(db: StateDb): ContentTable {
         })),
       );
     },
-    async contentAt(root) {
-      const hash = roots.getSync(rootKey(root));
-      return hash && content(hash);
-    },
+    contentAt: async (root) => known(rootKey(root)),
     async addContents(added) {
-      await contents.batch(
+      await roots.batch(
         added.map(({ contentHash, root, average, sizeBytes, blocks }) => ({
           type: 'put',
-          key: hex(contentHash),
+          key: rootKey(root),
           value: {
             root: [blockIdToBytes(root.block), root.offset, root.length],
             average,
@@ -102,8 +101,8 @@ export function openContentTable(db: StateDb): ContentTable {
           },
         })),
       );
-      await roots.batch(
-        added.map(({ contentHash, root }) => ({ type: 'put', key: rootKey(root), value: contentHash })),
+      await contents.batch(
+        added.map(({ contentHash, root }) => ({ type: 'put', key: hex(contentHash), value: rootKey(root) })),
       );
     },
     async forget(contentHash, extentHashes) {
