@@ -67,6 +67,8 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
   const stopping = new AbortController();
   /** Set when a push failed: then time may help; without, only another peer does. */
   let failedLately = false;
+  /** A peer came while a round was running: what that round could not do is tried again after it. */
+  let isRoundStale = false;
   /** The catalog log has a segment that no item's round brings along (a deletion). */
   let logWanted = false;
   /** How much of the catalog log each peer is known to have, so that it is not looked through in every round. */
@@ -94,11 +96,16 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     });
   }
 
-  function retry(): void {
+  function wakeWaiting(): void {
     const again = [...waiting];
     failedLately = false;
     waiting.clear();
     wake(again);
+  }
+
+  function retry(): void {
+    isRoundStale = running !== undefined;
+    wakeWaiting();
   }
 
   /** The item has its copies, or is there no more. */
@@ -187,13 +194,17 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     return `${have}: waits for ${missing} more device${missing === 1 ? '' : 's'} of the group to be reachable`;
   }
 
-  async function conclude(item: TreeItem, failures: readonly string[]): Promise<void> {
+  async function conclude({ item, ids }: RoundItem, failures: readonly string[]): Promise<void> {
     const path = item.entry.path;
     const counted = await recount(item);
     if (counted.copies >= settings.min()) tellWatchers(path, counted);
     if (counted.copies < settings.target()) waiting.add(path);
     if (counted.copies < settings.min()) reasons.set(path, explain(counted.copies, failures));
     else reasons.delete(path);
+    // It needs more than it did when the round began, such as a checkpoint of the log.
+    if (counted.copies >= settings.min()) return;
+    const pushed = new Set(ids);
+    if ((await copies.idsOf(counted)).some((id) => !pushed.has(id))) wake([path]);
   }
 
   async function runRound(round: readonly RoundItem[]): Promise<void> {
@@ -212,7 +223,7 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
     needs.roundEnded();
     const said = failures.filter((failure) => failure !== undefined);
     if (said.length > 0) failedLately = true;
-    await Promise.all(round.map(({ item }) => conclude(item, said)));
+    await Promise.all(round.map((one) => conclude(one, said)));
   }
 
   async function run(): Promise<void> {
@@ -227,6 +238,10 @@ export function openReplicate(needs: ReplicateNeeds): Replicate {
         needs.onError(error);
         for (const { item } of round)
           stall(item.entry.path, `an attempt failed: ${error instanceof Error ? error.message : String(error)}`);
+      }
+      if (isRoundStale) {
+        isRoundStale = false;
+        wakeWaiting();
       }
     }
   }
