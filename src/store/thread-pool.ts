@@ -171,6 +171,7 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
     thread.jobs.set(id, job);
     const post = (): void => {
       if (!thread.jobs.has(id)) return;
+      if (job.failure !== undefined) throw job.failure.error;
       if (options.signal?.aborted) throw options.signal.reason;
       thread.post({ what: 'job', job: id, name, input }, options.transfer?.() ?? []);
       cancelOnAbort(thread, job);
