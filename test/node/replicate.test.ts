@@ -103,6 +103,18 @@ test('all that can be had: every connected peer up to the target', async () => {
   assert.deepEqual([item.state, item.copies, scene.held.size], ['protected', 3, 3]);
 });
 
+async function untilTrue(what: string, condition: () => boolean): Promise<void> {
+  for (let turns = 0; turns < 1000; turns += 1) {
+    if (condition()) return;
+    await new Promise(setImmediate);
+  }
+  assert.fail(what);
+}
+
+/** Without asking for it, which would wake the file again. */
+const untilCopies = (scene: Scene, path: string, copies: number): Promise<void> =>
+  untilTrue(`${copies} copies of ${path}`, () => scene.item(path).copies === copies);
+
 test('a peer that comes while a round is running is not missed', async () => {
   await using scene = newScene(['a', 'b'], ['a']);
   scene.onPush.hook = () => {
@@ -111,7 +123,7 @@ test('a peer that comes while a round is running is not missed', async () => {
     scene.onPush.hook = () => undefined;
   };
   scene.add('x');
-  assert.equal((await scene.replicate.whenProtected('x')).copies, 2);
+  await untilCopies(scene, 'x', 2);
 });
 
 test('what a file needs may change while it is pushed', async () => {
@@ -121,7 +133,7 @@ test('what a file needs may change while it is pushed', async () => {
     scene.onPush.hook = () => undefined;
   };
   scene.add('x');
-  assert.equal((await scene.replicate.whenProtected('x')).copies, 2);
+  await untilCopies(scene, 'x', 2);
 });
 
 test('with too few members it says how many must join, and goes on when one does; later the target too', async () => {
@@ -129,7 +141,7 @@ test('with too few members it says how many must join, and goes on when one does
   const whenStill = async (): Promise<void> => {
     // A round for another file has ended, so the one before has.
     scene.add('marker');
-    while (scene.replicate.reasonFor('marker') === undefined) await new Promise(setImmediate);
+    await untilTrue('a round', () => scene.replicate.reasonFor('marker') !== undefined);
   };
   scene.add('x');
   await whenStill();
@@ -138,21 +150,21 @@ test('with too few members it says how many must join, and goes on when one does
   scene.members.add('b');
   scene.connected.add('b');
   scene.replicate.retry();
-  assert.equal((await scene.replicate.whenProtected('x')).copies, 2);
+  await untilCopies(scene, 'x', 2);
   assert.equal(scene.replicate.reasonFor('x'), undefined);
   scene.members.add('c');
   scene.connected.add('c');
   scene.replicate.retry();
-  while (scene.item('x').copies < 3) await new Promise(setImmediate);
+  await untilCopies(scene, 'x', 3);
 });
 
 test('a peer that fails is named with its words', async () => {
   await using scene = newScene(['a', 'b']);
   scene.failing.add('b');
   scene.add('x');
-  while (scene.replicate.reasonFor('x') === undefined) await new Promise(setImmediate);
+  await untilTrue('a reason', () => scene.replicate.reasonFor('x') !== undefined);
   assert.equal(scene.replicate.reasonFor('x'), '1 of 2 copies: b refused: full');
   scene.failing.clear();
   scene.replicate.retry();
-  await scene.replicate.whenProtected('x');
+  await untilCopies(scene, 'x', 2);
 });

@@ -133,13 +133,11 @@ export async function untilState(
 export function openRealNodes(context: TestContext): RealNodes {
   const top = mkdtempSync(join(tmpdir(), 'dezent-real-'));
   const children = new Set<ChildProcess>();
-  const killAll = (): void => children.forEach(killGroup);
-  process.once('exit', killAll);
+  endWithProcess();
   context.after(async () => {
     const ends = [...children].map(hasEnded);
-    killAll();
+    children.forEach(killGroup);
     await Promise.all(ends);
-    process.off('exit', killAll);
     rmSync(top, { recursive: true, force: true, maxRetries: 5 });
   });
 
@@ -202,8 +200,10 @@ function nodeOf(made: InitValue & { name: string; home: string }, children: Set<
       const started = spawnLauncher(home, folder, ['run'], true);
       child = started;
       children.add(started);
+      running.add(started);
       started.once('close', () => {
         children.delete(started);
+        running.delete(started);
         if (child === started) child = undefined;
       });
       await isReady(name, started);
@@ -270,6 +270,21 @@ async function isReady(name: string, child: ChildProcess): Promise<void> {
     clearTimeout(timer);
   }
 }
+
+const running = new Set<ChildProcess>();
+
+/** Process groups of their own outlive this process unless they are ended, also when the runner ends it early. */
+function endWithProcess(): void {
+  if (process.listeners('exit').includes(killRunning)) return;
+  process.on('exit', killRunning);
+  for (const [name, number] of [
+    ['SIGINT', 2],
+    ['SIGTERM', 15],
+  ] as const)
+    process.once(name, () => process.exit(128 + number));
+}
+
+const killRunning = (): void => running.forEach(killGroup);
 
 function hasEnded(child: ChildProcess): Promise<unknown> {
   return child.exitCode !== null || child.signalCode !== null ? Promise.resolve() : once(child, 'close');
