@@ -49,7 +49,7 @@ export function openChunkKeeper({ lanes, index, threads, beforeKeep }: ChunkKeep
     const records = chunks.flatMap(({ record }) => record ?? []);
     if (records.length === 0) return;
     await beforeKeep?.(records.map(({ id }) => id));
-    await lanes.adopt(records.map(({ id, pack, offset, length }) => ({ id, pack, offset, length, owner })));
+    await lanes.adopt(records.map(({ id, pack, loan, offset, length }) => ({ id, pack, loan, offset, length, owner })));
     await index.addExtents(
       chunks.flatMap(({ plainHash, length, record }) =>
         record ? [{ plainHash, extent: extentOf(record, length) }] : [],

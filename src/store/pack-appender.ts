@@ -64,7 +64,7 @@ export function openPackAppender(): PackAppender {
         throw error;
       }
       lane.end += RECORD_HEADER_BYTES + length;
-      return { id, pack, offset, length, owner };
+      return { id, pack, loan: lane.loan, offset, length, owner };
     },
     takeFull() {
       const taken = full;

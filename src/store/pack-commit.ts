@@ -77,7 +77,7 @@ export function openCommitter(needs: { paths: StorePaths; session: PackSession }
     const wanted = { dir: paths.packs, bytes: waiting[0]?.bytes ?? 0, packBytes, lent: session.lent };
     const writer = await writerFor(packs, wanted);
     const { roomBytes } = await roomForPuts(paths.dir, settings.reserveBytes);
-    const jobs = admitted(takeJobs(waiting, packBytes - writer.end), roomBytes);
+    const jobs = admitted(takeJobs(waiting, packBytes - writer.end), roomBytes, session.lent);
     const changes = jobs.flatMap((job) => job.changes);
     try {
       const plan = await planOf(packs, { pack: writer.pack, offset: writer.end }, changes);
@@ -109,7 +109,7 @@ interface Wanted {
   /** Of the first job. */
   bytes: number;
   packBytes: number;
-  lent: ReadonlySet<PackId>;
+  lent: ReadonlyMap<PackId, number>;
 }
 
 /** The pack that is appended to; another one when this one has no room. An empty pack takes anything. */
@@ -150,12 +150,16 @@ function takeJobs(waiting: Job[], room: number): Job[] {
   return waiting.splice(0, count < 0 ? waiting.length : count);
 }
 
-/** The jobs without those that were ended meanwhile and those for which there is no room; these are told. */
-function admitted(jobs: Job[], room: number): Job[] {
+/** The jobs without those that were ended meanwhile, for which there is no room, or whose pack is not theirs any more; these are told. */
+function admitted(jobs: Job[], room: number, lent: ReadonlyMap<PackId, number>): Job[] {
   let left = room;
   return jobs.filter(({ changes, bytes, signal, done }) => {
     if (signal?.aborted) {
       done.reject(signal.reason as Error);
+      return false;
+    }
+    if (changes.some((change) => change.kind === 'adopt' && lent.get(change.pack) !== change.loan)) {
+      done.reject(new DezentError('IO', 'the pack of these blocks was given back before they were kept'));
       return false;
     }
     if (!changes.some(({ kind }) => kind === 'put')) return true;

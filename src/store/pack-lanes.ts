@@ -17,6 +17,8 @@ const LEAST_ROOM_SHARE = 1 / 8;
 /** Plain data, for the thread that appends. */
 export interface PackLane {
   pack: PackId;
+  /** Of this loan: what was appended under an earlier one is not adopted any more. */
+  loan: number;
   path: string;
   /** Where the next record goes. */
   end: number;
@@ -28,6 +30,7 @@ export interface PackLane {
 
 /** A record that a thread has written whole. */
 export interface LaneRecord extends Place {
+  loan: number;
   id: BlockId;
   length: number;
   owner: Uint8Array;
@@ -36,7 +39,10 @@ export interface LaneRecord extends Place {
 export interface PackLanes {
   /** A pack that nobody else appends to until it is given back. Throws DISK_FULL, IO. */
   take(): Promise<PackLane>;
-  /** Makes the records durable and known; a block that is kept already stays where it is. Records of one pack come in order. */
+  /**
+   * Makes the records durable and known; a block that is kept already stays where it is. Records of one pack come in order. Throws IO
+   * when their pack was given back: they may have been cut off.
+   */
   adopt(records: readonly LaneRecord[], options?: CallOptions): Promise<void>;
   /** Nobody appends to it any more; what was appended and not adopted is cut off before the pack is used again. */
   giveBack(pack: PackId): Promise<void>;
@@ -50,6 +56,7 @@ export interface LaneNeeds {
 
 export function openPackLanes({ paths, session, committer }: LaneNeeds, settings: CommitSettings): PackLanes {
   const packBytes = settings.packBytes ?? PACK_BYTES;
+  let loan = 0;
 
   async function take(packs: LoadedPacks): Promise<PackLane> {
     const open = [...packs.states.values()].find(
@@ -66,10 +73,11 @@ export function openPackLanes({ paths, session, committer }: LaneNeeds, settings
       ? createPack(paths.packs)
       : continuePack(paths.packs, open.pack, open.end));
     const { pack, end } = writer;
-    session.lent.add(pack);
+    loan += 1;
+    session.lent.set(pack, loan);
     if (open === undefined) packs.states.set(pack, newPackState(pack, end));
     await writer.close();
-    return { pack, path: join(paths.packs, packName(pack)), end, packBytes, reserveBytes };
+    return { pack, loan, path: join(paths.packs, packName(pack)), end, packBytes, reserveBytes };
   }
 
   return {

@@ -45,7 +45,7 @@ export interface LoadedPacks {
 export async function loadPacks(
   paths: StorePaths,
   notify: Notify,
-  lent: ReadonlySet<PackId> = new Set(),
+  lent: ReadonlyMap<PackId, number> = new Map(),
 ): Promise<LoadedPacks> {
   try {
     return await load(paths, notify, lent);
@@ -61,7 +61,7 @@ export async function loadPacks(
   }
 }
 
-async function load(paths: StorePaths, notify: Notify, lent: ReadonlySet<PackId>): Promise<LoadedPacks> {
+async function load(paths: StorePaths, notify: Notify, lent: ReadonlyMap<PackId, number>): Promise<LoadedPacks> {
   const sizes = await packSizes(paths);
   const index = await openPackIndex(paths.index);
   try {

@@ -14,7 +14,7 @@ export type Change =
   /** A tombstone that is still needed, from a pack that will go. */
   | { kind: 'keep'; id: BlockId; target: Place }
   /** A record that another thread has appended to a pack of its own. */
-  | ({ kind: 'adopt'; id: BlockId } & Location);
+  | ({ kind: 'adopt'; id: BlockId; loan: number } & Location);
 
 export interface Plan {
   /** Packs of adopted records: to be synced before the index names these. */

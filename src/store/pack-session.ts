@@ -17,8 +17,8 @@ export interface PackSession {
   inTurn<T>(task: (packs: LoadedPacks) => Promise<T>): Promise<T>;
   /** Called in turn: because of this error the disk may hold something else than `packs` says of these ids. */
   spoil(packs: LoadedPacks, ids: Iterable<BlockId>, error: unknown): void;
-  /** Packs that somebody else appends to (pack-lanes.ts): what lies behind their indexed end is theirs. */
-  readonly lent: Set<PackId>;
+  /** Packs that somebody else appends to (pack-lanes.ts), with the number of the loan: what lies behind their indexed end is theirs. */
+  readonly lent: Map<PackId, number>;
   /** True between such an error and the next task that is begun. */
   isSpoilt(): boolean;
   /** Rebuilds the index; 0 blocks when `seen` has been replaced meanwhile, which will have mended it. */
@@ -32,7 +32,7 @@ export async function openPackSession(paths: StorePaths, notify: Notify): Promis
   let turn: Promise<unknown> = Promise.resolve();
   let spoilt = false;
   let closed = false;
-  const lent = new Set<PackId>();
+  const lent = new Map<PackId, number>();
   const load = (): Promise<LoadedPacks> => loadPacks(paths, notify, lent);
 
   function loaded(): Promise<LoadedPacks> {

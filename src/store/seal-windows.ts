@@ -76,8 +76,8 @@ export function sealRecord(plain: Uint8Array, owner: Uint8Array, { keys, appende
   const frame = framePartsNow(plain);
   const sealed = sealDataParts(frame, keys.current);
   try {
-    const { pack, offset, length } = appender.append(sealed.id, owner, sealed.parts);
-    return { id: sealed.id, pack, offset, length, key: sealed.key };
+    const { owner: _, ...record } = appender.append(sealed.id, owner, sealed.parts);
+    return { ...record, key: sealed.key };
   } catch (error) {
     throw asDezentError(error);
   } finally {

@@ -138,7 +138,8 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
     for (const wake of thread.pings.values()) wake();
     for (const job of thread.jobs.values())
       job.done.reject(new DezentError('INTERNAL', `a thread died at the job ${job.name}`, { cause }));
-    needs.ended(thread);
+    // What it had told of is still being dealt with.
+    void Promise.allSettled([...thread.jobs.values()].map(({ events }) => events)).then(() => needs.ended(thread));
     advance();
   }
 

@@ -2,7 +2,15 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { zstdCompressSync } from 'node:zlib';
 import * as fc from 'fast-check';
-import { compress, expand, FRAME_HEADER_BYTES, MAX_PLAIN_BYTES, padme } from '../../src/store/compress.ts';
+import {
+  compress,
+  compressNow,
+  expand,
+  FRAME_HEADER_BYTES,
+  framePartsNow,
+  MAX_PLAIN_BYTES,
+  padme,
+} from '../../src/store/compress.ts';
 import { flipEach, readsOr, testBytes, withCode } from '../suites/content.ts';
 
 const RAW = 0;
@@ -30,6 +38,25 @@ test('expand is the inverse of compress', async () => {
       assert.equal(frame.length, padme(frame.length));
       assert.deepEqual(Buffer.from(expand(frame)), Buffer.from(plain));
     }),
+  );
+});
+
+test('the thread pool and this thread give the same frame, whole and in parts', async () => {
+  const contents = fc.oneof(
+    fc.uint8Array({ maxLength: 2000 }),
+    fc
+      .tuple(fc.nat(600_000), fc.nat(600_000), fc.nat(99))
+      .map(([random, text, seed]) =>
+        Buffer.concat([testBytes(random, seed), Buffer.alloc(text, `it is said that ${seed} `)]),
+      ),
+  );
+  await fc.assert(
+    fc.asyncProperty(contents, async (plain) => {
+      const frame = await compress(plain);
+      assert.ok(compressNow(plain).equals(frame));
+      assert.ok(Buffer.concat(framePartsNow(plain)).equals(frame));
+    }),
+    { numRuns: 60 },
   );
 });
 

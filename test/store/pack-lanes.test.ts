@@ -91,6 +91,23 @@ test('what was appended and not adopted is cut off when the pack is lent again',
   await close(store);
 });
 
+test('what was appended under an earlier loan is not adopted', async (t) => {
+  const { store, lane, appender } = await bench(t);
+  const block = randomBlock(1000);
+  const record = append(appender, block);
+  const own = randomBlock(100);
+  const putting = store.put(own.id, own.bytes);
+  const [adopting, giving] = [store.lanes.adopt([record]), store.lanes.giveBack(lane.pack)];
+  await Promise.all([putting, giving, adopting.catch(() => undefined)]);
+  const again = await store.lanes.take();
+  assert.equal(again.pack, lane.pack);
+  assert.notEqual(again.loan, lane.loan);
+  await assert.rejects(store.lanes.adopt([record]), withCode('IO'));
+  await assertHas(store, [own]);
+  assert.deepEqual((await store.verifyAll()).bad, []);
+  await close(store);
+});
+
 test('a block that is here already stays where it is; deleted, it does not come back by a rebuild', async (t) => {
   const { dir, store, appender } = await bench(t);
   const block = randomBlock(3000);

@@ -1,0 +1,32 @@
+// A process for pipeline-memory.test.ts: seals DIR/file, opens it to DIR/again, and prints the most memory it had. Run: node … DIR
+import { readFileSync } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { openDiskStore } from '../../src/store/disk-store.ts';
+import { decodeManifest } from '../../src/store/manifest.ts';
+import { openOpeners } from '../../src/store/openers.ts';
+import { openPipelineThreads } from '../../src/store/pipeline-threads.ts';
+import { openSealers } from '../../src/store/sealers.ts';
+import { TEST_KEYS } from '../suites/content.ts';
+import { openTestIndex } from '../suites/pipeline-of.ts';
+
+const [dir] = process.argv.slice(2);
+if (dir === undefined) throw new Error('which directory?');
+const path = join(dir, 'file');
+const keys = (): typeof TEST_KEYS => TEST_KEYS;
+const store = await openDiskStore(join(dir, 'store'));
+const threads = openPipelineThreads({ store, keys }, { threads: 2 });
+const sealers = openSealers({ lanes: store.lanes, store, keys, threads, index: openTestIndex() });
+const openers = openOpeners({ store, threads, keys });
+const { size } = await stat(path);
+const { manifest } = await sealers.seal({ path, sizeBytes: size });
+const file = await open(join(dir, 'again'), 'wx');
+await openers.open(decodeManifest(manifest), file.fd, { fetch: () => Promise.reject(new Error('all is here')) });
+await file.close();
+const again = await sealers.seal({ path: join(dir, 'again'), sizeBytes: size });
+await sealers[Symbol.asyncDispose]();
+await threads[Symbol.asyncDispose]();
+await store[Symbol.asyncDispose]();
+const peakKib = Number(/VmHWM:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]);
+const same = Buffer.from(again.manifest).equals(manifest);
+console.log(JSON.stringify({ peakMib: Math.round(peakKib / 1024), same }));
