@@ -1,8 +1,8 @@
 // What this node knows of content it has sealed: plain hash → extent, content hash → root and blocks. Hints that save work and sending:
-// losing them costs a new sealing, never a file. An entry is forgotten when nobody can supply its bytes.
+// losing them costs a new sealing, never a file. An entry counts only as long as its bytes can be had (open-stored.ts).
 import { blockIdFromBytes, blockIdToBytes, BLOCK_ID_BYTES, type BlockId } from '../store/block.ts';
 import type { Extent, Root } from '../store/manifest.ts';
-import type { ContentIndex } from '../store/pipeline.ts';
+import type { ChunkIndex } from '../store/sealing.ts';
 import { openTable, type StateDb } from './state.ts';
 
 export interface KnownContent {
@@ -13,13 +13,14 @@ export interface KnownContent {
   blocks: BlockId[];
 }
 
-export interface ContentTable extends ContentIndex {
+/** Read from the table at once. */
+const HASHES_A_PAGE = 1024;
+
+export interface ContentTable extends ChunkIndex {
   content(contentHash: Uint8Array): Promise<KnownContent | undefined>;
   /** By its root: what a catalog entry names. */
   contentAt(root: Root): Promise<(KnownContent & { contentHash: Uint8Array }) | undefined>;
   addContents(contents: readonly (KnownContent & { contentHash: Uint8Array })[]): Promise<void>;
-  /** Forgets content and the extents that point into these blocks, so that the next ingest seals them again. */
-  forget(contentHash: Uint8Array, extentHashes: readonly Uint8Array[]): Promise<void>;
 }
 
 type ExtentValue = [block: Uint8Array, offset: number, length: number, key: Uint8Array];
@@ -70,6 +71,13 @@ export function openContentTable(db: StateDb): ContentTable {
   }
 
   return {
+    async *plainHashes() {
+      const keys = extents.keys();
+      for (let page = await keys.nextv(HASHES_A_PAGE); page.length > 0; page = await keys.nextv(HASHES_A_PAGE)) {
+        yield page.map((key) => Buffer.from(key, 'hex'));
+      }
+      await keys.close();
+    },
     content: async (contentHash) => known(contents.getSync(hex(contentHash))),
     async extent(plainHash): Promise<Extent | undefined> {
       const value = extents.getSync(hex(plainHash));
@@ -104,10 +112,6 @@ export function openContentTable(db: StateDb): ContentTable {
       await contents.batch(
         added.map(({ contentHash, root }) => ({ type: 'put', key: hex(contentHash), value: rootKey(root) })),
       );
-    },
-    async forget(contentHash, extentHashes) {
-      await extents.batch(extentHashes.map((hash) => ({ type: 'del', key: hex(hash) })));
-      await contents.del(hex(contentHash));
     },
   };
 }

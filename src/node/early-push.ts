@@ -19,7 +19,7 @@ export interface EarlyPushNeeds {
 
 export interface EarlyPush extends AsyncDisposable {
   /** These own blocks are durable here now. */
-  kept(blocks: readonly { id: BlockId; bytes: Uint8Array }[]): void;
+  kept(blocks: readonly { id: BlockId; length: number }[]): void;
 }
 
 export function openEarlyPush({ choose, push, onFailed }: EarlyPushNeeds): EarlyPush {
@@ -39,7 +39,7 @@ export function openEarlyPush({ choose, push, onFailed }: EarlyPushNeeds): Early
     kept(blocks) {
       for (const block of blocks) {
         waiting.push(block.id);
-        bytes += block.bytes.length;
+        bytes += block.length;
       }
       if (bytes < EARLY_BYTES) return;
       const ids = waiting;

@@ -78,6 +78,7 @@ export function openFreeFiles(needs: FreeFilesNeeds) {
   /** In a folder, files that are never offloaded are passed over; named themselves, they are refused with the reason. */
   async function canGiveWay({ entry, state }: TreeItem, named: ReadonlySet<string>): Promise<boolean> {
     if (state === 'stubbed' || named.has(entry.path)) return true;
+    if (tree.get(folder.stubOf(entry.path)) !== undefined) return false; // its stub's name is another file's
     const stats = await lstatIfPresent(folder.absolute(entry.path));
     const file = { sizeBytes: entry.sizeBytes, links: Number(stats?.nlink ?? 1) };
     return neverOffloaded(entry.path, file, settings.stubMinBytes()) === undefined;

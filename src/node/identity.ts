@@ -4,7 +4,9 @@ import type { BigIntStats } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { systemCode } from '../errors.ts';
 
-export function identityOf(stats: BigIntStats): string {
+type FileIdentity = Pick<BigIntStats, 'ino' | 'size' | 'mtimeNs' | 'mode'>;
+
+export function identityOf(stats: FileIdentity): string {
   return `${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.mode}`;
 }
 
@@ -18,8 +20,8 @@ export async function lstatIfPresent(path: string): Promise<BigIntStats | undefi
   }
 }
 
-export const mtimeUsOf = (stats: BigIntStats): number => Number(stats.mtimeNs / 1000n);
-export const birthtimeUsOf = (stats: BigIntStats): number => Number(stats.birthtimeNs / 1000n);
+export const mtimeUsOf = (stats: Pick<BigIntStats, 'mtimeNs'>): number => Number(stats.mtimeNs / 1000n);
+export const birthtimeUsOf = (stats: Pick<BigIntStats, 'birthtimeNs'>): number => Number(stats.birthtimeNs / 1000n);
 
 /**
  * What utimes() takes for a time of microseconds since 1970, so that {@link mtimeUsOf} gives the same microseconds back: half of one is added,
@@ -28,7 +30,7 @@ export const birthtimeUsOf = (stats: BigIntStats): number => Number(stats.birtht
  */
 export const utimeOf = (timeUs: number): number | Date => (timeUs < 0 ? new Date(timeUs / 1000) : (timeUs + 0.5) / 1e6);
 
-export const modeOf = (stats: BigIntStats): number => Number(stats.mode) & 0o7777;
+export const modeOf = (stats: Pick<BigIntStats, 'mode'>): number => Number(stats.mode) & 0o7777;
 
 /** The size part of an identity, bytes. */
 export const sizeOfIdentity = (identity: string): number => Number(identity.split(':')[1]);

@@ -5,22 +5,21 @@ import { readlink } from 'node:fs/promises';
 import type { BigIntStats } from 'node:fs';
 import pLimit from 'p-limit';
 import { DezentError, isDezentError } from '../errors.ts';
-import type { BlockId } from '../store/block.ts';
-import type { LocalStore } from '../store/block-store.ts';
 import { FILE_ID_BYTES, PATH_MAX_BYTES, type CatalogEntry, type EntryKind } from '../store/catalog.ts';
-import { toContent, type ContentIndex, type StoredContent } from '../store/pipeline.ts';
-import type { Root } from '../store/manifest.ts';
-import type { ContentKeys } from '../store/secrets.ts';
+import type { BlockId } from '../store/block.ts';
+import { INLINE_MAX_BYTES, type Root } from '../store/manifest.ts';
+import type { FileStats, SealedFile } from '../store/sealing.ts';
 import type { CatalogBatch, Change } from './catalog-batch.ts';
 import { rootKey, type ContentTable } from './content-index.ts';
 import type { FileState } from './control-api.ts';
 import type { Folder } from './folder.ts';
 import { birthtimeUsOf, identityOf, lstatIfPresent, modeOf, mtimeUsOf } from './identity.ts';
-import { openStable, type StableFile } from './stable-file.ts';
+import type { ReadContent } from './read-content.ts';
 import type { Tree, TreeItem } from './tree.ts';
 
-/** Files read at once: each holds at most PIPELINE_CHUNKS chunks, so this bounds memory. */
-const FILES_IN_FLIGHT = 8;
+/** Files read at once; a small one costs its content of at most 32 KiB, a large one some chunks, whatever its size. */
+const SMALL_IN_FLIGHT = 1024;
+const LARGE_IN_FLIGHT = 8;
 /** A file that changes while it is read is read again so many times before it is left for later. */
 const READ_TRIES = 3;
 
@@ -47,11 +46,9 @@ export interface Ingest {
 export interface IngestNeeds {
   folder: Folder;
   tree: Tree;
-  store: LocalStore;
   contents: ContentTable;
   batch: CatalogBatch;
-  keys: () => ContentKeys;
-  owner: Uint8Array;
+  readContent: ReadContent;
   deviceId: string;
   minCopies(): number;
   /** True when each of these blocks is here or with a holder: only then is known content reused. */
@@ -93,49 +90,22 @@ function sameMeta(entry: CatalogEntry, meta: Meta): boolean {
 }
 
 export function openIngest(needs: IngestNeeds): Ingest {
-  const { folder, tree, store, contents, batch, keys, owner, deviceId, minCopies, obtainable, xattrsOf } = needs;
-  const limit = pLimit(FILES_IN_FLIGHT);
+  const { folder, tree, contents, batch, deviceId, minCopies, obtainable, xattrsOf } = needs;
+  const small = pLimit(SMALL_IN_FLIGHT);
+  const large = pLimit(LARGE_IN_FLIGHT);
   let reading = 0;
 
-  /** The index, but only for content whose bytes can still be had. */
-  const index: ContentIndex = {
-    addExtents: (added) => contents.addExtents(added),
-    async extent(plainHash) {
-      const extent = await contents.extent(plainHash);
-      return extent && (await obtainable([extent.block])) ? extent : undefined;
-    },
-  };
-
-  async function readContent(
-    file: StableFile,
-    earlierAverage: number | undefined,
-    { signal, onBytes }: IngestOptions,
-  ): Promise<StoredContent> {
-    const content = await toContent(
-      file.read(),
-      { keys: keys(), store, index },
-      {
-        sizeBytes: Number(file.stats.size),
-        owner,
-        ...(earlierAverage !== undefined && { earlierAverage }),
-        ...(signal && { signal }),
-        ...(onBytes && { onBytes }),
-      },
-    );
-    await file.checkUnchanged();
-    return content;
-  }
-
-  async function readStable(
-    path: string,
-    options: IngestOptions,
-  ): Promise<{ content: StoredContent; stats: BigIntStats }> {
+  async function readStable(path: string, sizeBytes: number, options: IngestOptions): Promise<SealedFile> {
     const earlier = tree.get(path)?.entry.root;
     const average = earlier && (await contents.contentAt(earlier))?.average;
+    const request = {
+      path: folder.absolute(path),
+      sizeBytes,
+      ...(average !== undefined && { earlierAverage: average }),
+    };
     for (let tries = 1; ; tries += 1) {
-      await using file = await openStable(folder.absolute(path));
       try {
-        return { content: await readContent(file, average, options), stats: file.stats };
+        return await needs.readContent(request, options);
       } catch (error) {
         if (!isDezentError(error, 'CHANGED') || tries === READ_TRIES) throw error;
       }
@@ -143,7 +113,7 @@ export function openIngest(needs: IngestNeeds): Ingest {
   }
 
   /** The item whose file was moved here: same inode, and nothing lies at its old path any more. */
-  async function movedFrom(path: string, stats: BigIntStats): Promise<TreeItem | undefined> {
+  async function movedFrom(path: string, stats: FileStats): Promise<TreeItem | undefined> {
     const before = tree.pathOfInode(String(stats.ino));
     if (before === undefined || before === path) return undefined;
     const item = tree.get(before);
@@ -168,17 +138,17 @@ export function openIngest(needs: IngestNeeds): Ingest {
   }
 
   /** Reads under the limit; the last reader closes the batch, since nobody else would join it. */
-  async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+  async function inTurn<T>(sizeBytes: number, work: () => Promise<T>): Promise<T> {
     reading += 1;
     try {
-      return await limit(work);
+      return await (sizeBytes > INLINE_MAX_BYTES ? large : small)(work);
     } finally {
       reading -= 1;
       if (reading === 0) setImmediate(() => batch.flush());
     }
   }
 
-  async function metaOf(path: string, kind: EntryKind, stats: BigIntStats): Promise<Meta> {
+  async function metaOf(path: string, kind: EntryKind, stats: FileStats): Promise<Meta> {
     const absolute = folder.absolute(path);
     const xattrs = kind === 'link' ? undefined : await xattrsOf(absolute);
     return {
@@ -192,8 +162,8 @@ export function openIngest(needs: IngestNeeds): Ingest {
     };
   }
 
-  async function prepareFile(path: string, options: IngestOptions): Promise<Prepared> {
-    const { content, stats } = await readStable(path, options);
+  async function prepareFile(path: string, sizeBytes: number, options: IngestOptions): Promise<Prepared> {
+    const { stats, ...content } = await readStable(path, sizeBytes, options);
     const known = await contents.content(content.contentHash);
     const reuse = known !== undefined && (await obtainable(known.blocks)) ? known.root : undefined;
     const before = tree.get(path) ?? (await movedFrom(path, stats));
@@ -244,12 +214,12 @@ export function openIngest(needs: IngestNeeds): Ingest {
       const stats = await lstatIfPresent(folder.absolute(path));
       const kind = stats && kindOf(stats);
       if (stats === undefined || kind === undefined) return undefined;
-      if (kind !== 'file') return finish(await inTurn(() => prepareOther(path, kind, stats)));
+      if (kind !== 'file') return finish(await inTurn(0, () => prepareOther(path, kind, stats)));
       const before = tree.get(path);
       const unchanged =
         before?.entry.kind === 'file' && before.seen === identityOf(stats) && before.state !== 'stubbed';
       if (unchanged) return { item: before, newBytes: 0, changed: false };
-      return finish(await inTurn(() => prepareFile(path, options)));
+      return finish(await inTurn(Number(stats.size), () => prepareFile(path, Number(stats.size), options)));
     },
   };
 }

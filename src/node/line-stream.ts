@@ -51,7 +51,7 @@ export function openLineStream(onGone: () => void): LineStream {
     push(line, { latest = false } = {}) {
       if (state.ended) return;
       const last = waiting.at(-1);
-      if (latest && last?.latest === true) waiting.pop();
+      if (latest && last?.latest) waiting.pop();
       if (waiting.length >= MAX_WAITING_LINES) waiting.shift();
       waiting.push({ text: JSON.stringify(line), latest });
       wake?.();

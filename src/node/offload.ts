@@ -65,6 +65,12 @@ export function openOffload(needs: OffloadNeeds): Offload {
       needs.stubMinBytes(),
     );
     if (never !== undefined) throw new DezentError('UNSAFE', `${path} stays a file: ${never}`);
+    // Also while that one has given way itself: solver and solver.f would be told apart by nobody.
+    if (tree.get(folder.stubOf(path)) !== undefined)
+      throw new DezentError(
+        'NAME_TAKEN',
+        `${path} stays a file: its stub would have the name of another file of yours`,
+      );
     if (identityOf(stats) !== seen) throw new DezentError('CHANGED', `${path} changed since it was stored`);
   }
 

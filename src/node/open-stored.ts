@@ -4,6 +4,7 @@ import { verifyHead } from '../protocol/head.ts';
 import type { Envelope } from '../protocol/signature.ts';
 import type { BlockId } from '../store/block.ts';
 import type { LocalStore } from '../store/block-store.ts';
+import type { ChunkIndex } from '../store/sealing.ts';
 import { contentKeysOf, type ContentKeys } from '../store/secrets.ts';
 import { openCatalogBatch, type CatalogBatch } from './catalog-batch.ts';
 import { openCatalogLog, type CatalogLog, type OwnHead } from './catalog-log.ts';
@@ -20,6 +21,7 @@ import type { Log } from './log.ts';
 import { openManifests, type Manifests, type Fetch } from './manifests.ts';
 import type { NodeEvents } from './node-events.ts';
 import type { Network } from './open-network.ts';
+import { openPlainReader, openThreadedReader, type ReadContent } from './read-content.ts';
 import { openOwnBlocks, type OwnBlocks } from './own-blocks.ts';
 import type { StateDb } from './state.ts';
 import type { Transfers } from './transfers.ts';
@@ -98,6 +100,7 @@ export interface Stored {
   onKept(listener: EarlyPush['kept']): void;
   log: CatalogLog;
   batch: CatalogBatch;
+  readContent: ReadContent;
   copies: ItemCopies;
   confirmHeld: ConfirmHeld;
 }
@@ -110,6 +113,7 @@ export async function openStored({
   db,
   folder: root,
   warnings,
+  parts,
 }: FilesNeeds): Promise<Stored> {
   const { store, group, keeper, receipts, swarm, links, announce, names, fetchBlock } = network;
   const keys = followKeys(group);
@@ -147,9 +151,37 @@ export async function openStored({
     async putMany(blocks, options) {
       const all = [...blocks];
       await ownBlocks.putMany(all, options);
-      late.kept?.(all);
+      late.kept?.(all.map(({ id, bytes }) => ({ id, length: bytes.length })));
     },
   };
+  /** Known content counts only as long as its bytes can be had. */
+  const index: ChunkIndex = {
+    addExtents: (added) => contents.addExtents(added),
+    plainHashes: () => contents.plainHashes(),
+    async extent(plainHash) {
+      const extent = await contents.extent(plainHash);
+      return extent && (await obtainable([extent.block])) ? extent : undefined;
+    },
+  };
+  const workers = config.get('pipeline.workers');
+  const readers = { keys, index, owner };
+  const readContent =
+    workers === 0
+      ? openPlainReader({ ...readers, store: ownStore })
+      : openThreadedReader(
+          {
+            ...readers,
+            workers,
+            store: { lanes: store.lanes, putMany: ownStore.putMany },
+            beforeKeep: ownBlocks.note,
+            onKept(blocks) {
+              announce.added(blocks.map(({ id }) => id));
+              late.kept?.(blocks);
+            },
+          },
+          parts,
+        );
+
   const ownHead = openOwnHead(group);
   const identity = { device: deviceKeys.device, deviceId: group.deviceId, groupId: group.groupIdBytes, owner };
   const log = await openCatalogLog({
@@ -208,6 +240,7 @@ export async function openStored({
     },
     log,
     batch,
+    readContent,
     copies,
     confirmHeld,
   };

@@ -60,7 +60,6 @@ export async function openTending(
   const ingest = openIngest({
     ...stored,
     deviceId,
-    store: stored.ownStore,
     xattrsOf: async (absolute) => readXattrs(kernel, absolute),
   });
   const deletions = openDeletions({

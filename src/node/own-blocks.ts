@@ -17,6 +17,8 @@ export interface OwnBlocksNeeds {
 
 export interface OwnBlocks extends Pick<Batches, 'putMany'> {
   isOwn(id: BlockId): boolean;
+  /** These blocks will be put for this device's files. Before that, so that nobody collects one in between. */
+  note(ids: readonly BlockId[]): Promise<void>;
   /** These blocks are no longer needed here: they leave now, or when the cache is full. Gives the ids that left. */
   evict(ids: readonly BlockId[], now: boolean): Promise<readonly BlockId[]>;
 }
@@ -35,6 +37,13 @@ export async function openOwnBlocks(needs: OwnBlocksNeeds): Promise<OwnBlocks> {
     cachedBytes += bytes;
   }
   let evicting: Promise<unknown> = Promise.resolve();
+
+  async function note(ids: readonly BlockId[]): Promise<void> {
+    await own.batch(
+      ids.map((id) => ({ type: 'put', key: id, value: 1 })),
+      SYNC,
+    );
+  }
 
   async function removeSafe(ids: readonly BlockId[]): Promise<readonly BlockId[]> {
     const safe = ids.filter((id) => own.getSync(id) !== undefined && copiesOf(id) >= settings.minCopies());
@@ -78,13 +87,10 @@ export async function openOwnBlocks(needs: OwnBlocksNeeds): Promise<OwnBlocks> {
 
   return {
     isOwn: (id) => own.getSync(id) !== undefined,
+    note,
     async putMany(blocks, options?: PutOptions) {
       const all = [...blocks];
-      // Before the block itself, so that nobody collects it in between.
-      await own.batch(
-        all.map(({ id }) => ({ type: 'put', key: id, value: 1 })),
-        SYNC,
-      );
+      await note(all.map(({ id }) => id));
       await store.putMany(all, options);
     },
     evict(ids, now) {

@@ -92,31 +92,42 @@ export function openRestoreFiles(needs: RestoreFilesNeeds): RestoreFiles {
     }
   }
 
+  type Opened = Omit<OpenedFile, 'tookMs'>;
+
+  const asItIs = ({ entry: { path, sizeBytes } }: TreeItem): Opened => ({ path, sizeBytes, from: [] });
+
+  /** The stub went missing unobserved: the catalog knows the file all the same. */
+  async function openWithoutStub(absolute: string, context: CallContext): Promise<Opened> {
+    const item = tree.get(selection.pathOf(absolute));
+    if (item?.entry.kind !== 'file') throw new DezentError('NOT_FOUND', `there is no stub ${absolute}`);
+    const from = new Set<string>();
+    const at = await layOut.file(item.entry, folder.root, { context, from });
+    return { path: shown(at), sizeBytes: item.entry.sizeBytes, from: [...from] };
+  }
+
+  async function openAt(absolute: string, context: CallContext): Promise<Opened> {
+    const here = await alreadyHere(absolute);
+    if (here !== undefined) return asItIs(here);
+    const stub = await stubAt(absolute);
+    if (stub === undefined) return openWithoutStub(absolute, context);
+    const size = tree.get(selection.pathOf(stub.startsWith(folder.root) ? stub : folder.root))?.entry.sizeBytes ?? 0;
+    try {
+      const { path, sizeBytes, from } = await openStub(stub, size, context);
+      return { path: shown(path), sizeBytes, from };
+    } catch (error) {
+      // Somebody else opened it while this one waited for its turn.
+      const opened = isDezentError(error, 'NOT_FOUND')
+        ? await alreadyHere(stub.slice(0, -STUB_SUFFIX.length))
+        : undefined;
+      if (opened === undefined) throw error;
+      return asItIs(opened);
+    }
+  }
+
   async function open({ path }: OpenRequest, context: CallContext): Promise<OpenedFile> {
     const startedAt = performance.now();
-    const here = await alreadyHere(path);
-    if (here !== undefined) return { path: here.entry.path, sizeBytes: here.entry.sizeBytes, tookMs: 0, from: [] };
-    const stub = await stubAt(path);
-    if (stub === undefined) {
-      const item = tree.get(selection.pathOf(path));
-      if (item?.entry.kind !== 'file') throw new DezentError('NOT_FOUND', `there is no stub ${path}`);
-      const from = new Set<string>();
-      const at = await layOut.file(item.entry, folder.root, { context, from });
-      return {
-        path: shown(at),
-        sizeBytes: item.entry.sizeBytes,
-        tookMs: Math.round(performance.now() - startedAt),
-        from: [...from],
-      };
-    }
-    const size = tree.get(selection.pathOf(stub.startsWith(folder.root) ? stub : folder.root))?.entry.sizeBytes ?? 0;
-    const done = await openStub(stub, size, context);
-    return {
-      path: shown(done.path),
-      sizeBytes: done.sizeBytes,
-      tookMs: Math.round(performance.now() - startedAt),
-      from: done.from,
-    };
+    const opened = await openAt(path, context);
+    return { ...opened, tookMs: Math.round(performance.now() - startedAt) };
   }
 
   /** The entry as it was: by its number in `versions`, or the newest at a time. */

@@ -124,10 +124,10 @@ export const SETTINGS: { readonly [K in SettingKey]: Setting<Settings[K]> } = {
   'trash.keepDays': number(0, 36_500, 365, 'how long deleted files can come back'),
   'versions.keepDays': number(0, 36_500, 30, 'how long old versions stay'),
   'pipeline.workers': number(
-    1,
+    0,
     MAX_WORKERS,
     () => Math.min(availableParallelism(), MAX_WORKERS),
-    'threads that split, compress and seal',
+    'threads that split, compress and seal; 0: none, all on the main thread',
   ),
   'listen.port': number(0, 65_535, 8080, 'TCP port for peers; 0: any free one'),
   'listen.addresses': {

@@ -27,10 +27,6 @@ test('content that was sealed twice: each root keeps its own blocks', async () =
   assert.deepEqual(await table.contentAt({ block: second, offset: 5, length: 9 }), under(second, 5));
   assert.deepEqual(await table.content(contentHash), under(second, 5));
   assert.equal(await table.contentAt({ block: second, offset: 0, length: 9 }), undefined);
-
-  await table.forget(contentHash, []);
-  assert.equal(await table.content(contentHash), undefined);
-  assert.deepEqual(await table.contentAt({ block: first, offset: 0, length: 9 }), under(first, 0));
   await db.close();
   await rm(directory, { recursive: true, force: true });
 });

@@ -96,6 +96,7 @@ const DEVICE = keyOf('files');
 const OWNER: string = idText(testBytes(32, 22));
 
 const DEFAULTS: Partial<Settings> = {
+  'pipeline.workers': 0,
   'copies.min': 2,
   'copies.target': 3,
   'offload.graceMs': 3_600_000,
@@ -334,7 +335,6 @@ async function openParts(files: TestFiles, world: World): Promise<FilesParts> {
   const ingest = openIngest({
     ...stored,
     deviceId,
-    store: stored.ownStore,
     xattrsOf: async (absolute) => readXattrs(kernel, absolute),
   });
   const deletions = openDeletions({

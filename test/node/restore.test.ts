@@ -190,8 +190,9 @@ test('an aborted open leaves the stub and nothing else', async () => {
 test('two opens at once give one file', async () => {
   await using files = await withStub();
   const results = await Promise.allSettled([files.open('a.bin.f'), files.open('a.bin.f')]);
-  assert.equal(results[0]?.status, 'fulfilled');
-  if (results[1]?.status === 'rejected') withCode('NOT_FOUND')(results[1].reason);
+  // Whoever comes second under the lock finds that the stub is gone; the command then finds the file (restore-files.ts).
+  assert.ok(results.some(({ status }) => status === 'fulfilled'));
+  for (const result of results) if (result.status === 'rejected') withCode('NOT_FOUND')(result.reason);
   assert.ok(BYTES.equals(await files.read('a.bin')));
   await checkStays(files, ['a.bin']);
 });
