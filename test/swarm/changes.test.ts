@@ -2,11 +2,20 @@
 // around it; stubs are renamed, moved, copied and tampered with.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { copyFileSync, mkdirSync, readFileSync, renameSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { AddedFile, ListedFile, OpenedFile } from '../../src/node/control-api.ts';
-import { snapshotAt, type Snapshot } from '../suites/real-files.ts';
+import type { AddedFile, ListedFile, OpenedFile, WhyValue } from '../../src/node/control-api.ts';
+import { assertSameFiles, snapshotAt, snapshotOf, type Snapshot } from '../suites/real-files.ts';
 import { openRealNodes, QUICK, until, untilState, type RealNode } from '../suites/real-nodes.ts';
 
 /** Manifests, catalog segments and heads of a handful of changes. */
@@ -191,6 +200,22 @@ test('stubs that are renamed, moved and copied open; an edited one is refused', 
     const [one, other] = [await listed(ada, 'copied.bin'), await listed(ada, 'copy of it.bin')];
     assert.equal(one?.root, other?.root);
     assert.notEqual(one?.fileId, other?.fileId);
+  });
+
+  await t.test('a program and its Fortran source are told apart', async () => {
+    mkdirSync(ada.path('fortran'));
+    writeFileSync(ada.path('fortran/solver'), randomBytes(9000), { mode: 0o755 });
+    writeFileSync(ada.path('fortran/solver.f'), '      PRINT *, 1\n'.repeat(500));
+    const both = await snapshotOf(ada.path('fortran'));
+    await untilState(ada, ['fortran/solver.f'], 'stubbed');
+    await until('the reason why the program stays', async () =>
+      (await ada.must<WhyValue>('why', 'fortran/solver')).reason.includes('the name of another file of yours'),
+    );
+    await ada.must('free', ada.path('fortran'));
+    assert.equal((await ada.cli('free', 'fortran/solver')).code, 1);
+    assert.deepEqual(readdirSync(ada.path('fortran')), ['solver', 'solver.f.f']);
+    await ada.must('restore', ada.path('fortran'));
+    assertSameFiles(await snapshotOf(ada.path('fortran')), both);
   });
 
   await t.test('edited: refused in words, and the intact one can be had again', async () => {
