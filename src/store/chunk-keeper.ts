@@ -7,7 +7,7 @@ import type { Extent } from './manifest.ts';
 import type { ContentIndex, KeptChunk } from './pipeline.ts';
 import type { PipelineThreads } from './pipeline-threads.ts';
 import type { SealOptions } from './sealing.ts';
-import type { ResealInput, SealedWindow, WindowChunk } from './seal-windows.ts';
+import type { AppendedRecord, ResealInput, SealedSolid, SealedWindow, WindowChunk } from './seal-windows.ts';
 import type { PoolThread } from './thread-pool.ts';
 
 export interface ChunkKeeperNeeds {
@@ -27,6 +27,8 @@ export interface SealingFile {
 export interface ChunkKeeper {
   /** All chunks of the window, kept; what was appended is so also when this rejects for another chunk. */
   keep(window: SealedWindow, thread: PoolThread, file: SealingFile): Promise<KeptChunk[]>;
+  /** The block of a solid. */
+  keepSolid(solid: SealedSolid, thread: PoolThread, owner: Uint8Array): Promise<void>;
 }
 
 const hex = (hash: Uint8Array): string => Buffer.from(hash.buffer, hash.byteOffset, hash.length).toString('hex');
@@ -45,11 +47,15 @@ export function openChunkKeeper({ lanes, index, threads, beforeKeep }: ChunkKeep
     return keeping;
   }
 
+  async function adoptRecords(records: readonly AppendedRecord[], owner: Uint8Array): Promise<void> {
+    await beforeKeep?.(records.map(({ id }) => id));
+    await lanes.adopt(records.map(({ id, pack, loan, offset, length }) => ({ id, pack, loan, offset, length, owner })));
+  }
+
   async function adopt(chunks: readonly WindowChunk[], { owner, onKept }: SealingFile['options']): Promise<void> {
     const records = chunks.flatMap(({ record }) => record ?? []);
     if (records.length === 0) return;
-    await beforeKeep?.(records.map(({ id }) => id));
-    await lanes.adopt(records.map(({ id, pack, loan, offset, length }) => ({ id, pack, loan, offset, length, owner })));
+    await adoptRecords(records, owner);
     await index.addExtents(
       chunks.flatMap(({ plainHash, length, record }) =>
         record ? [{ plainHash, extent: extentOf(record, length) }] : [],
@@ -113,7 +119,13 @@ export function openChunkKeeper({ lanes, index, threads, beforeKeep }: ChunkKeep
     return Promise.all(keeping);
   }
 
-  return { keep };
+  return {
+    keep,
+    async keepSolid({ record, full }, thread, owner) {
+      await adoptRecords([record], owner);
+      threads.replaceLanes(thread, full);
+    },
+  };
 }
 
 function extentOf({ id, key }: NonNullable<WindowChunk['record']>, length: number): Extent {

@@ -106,7 +106,8 @@ export function expand(frame: Uint8Array): Uint8Array {
   try {
     plain = zstdDecompressSync(payload, {
       maxOutputLength: Math.max(1, plainLength),
-      chunkSize: Math.max(64, plainLength),
+      // One byte over: a chunk that is just full makes zlib allocate another one.
+      chunkSize: Math.max(64, plainLength + 1),
     });
   } catch (error) {
     throw bad('zstd refused it', error);

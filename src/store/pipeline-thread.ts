@@ -10,6 +10,8 @@ import type { PackLane } from './pack-lanes.ts';
 import {
   sealAgain,
   sealFile,
+  sealSolidPart,
+  type SealSolidInput,
   WINDOW_BYTES,
   type ResealInput,
   type SealInput,
@@ -58,6 +60,7 @@ serveJobs(
     open: (input: OpenInput) => openExtents(input, tools()),
     writeSmall: (input: WriteSmallInput) => writeSmallFiles(input, tools()),
     nameSmall: (input: NameInput) => nameSmallFiles(input),
+    sealSolid: (input: SealSolidInput, context) => sealSolidPart(input, tools(), context),
     readSmall: (requests: readonly SmallRequest[]) => readSmallFiles(requests, tools().keys, window()),
   },
   {

@@ -8,7 +8,7 @@ import { INLINE_MAX_BYTES } from './manifest.ts';
 import type { PackAppender } from './pack-appender.ts';
 import type { PackId } from './pack-file.ts';
 import type { LaneRecord } from './pack-lanes.ts';
-import { sealDataParts } from './seal.ts';
+import { KIND_MANIFEST, sealDataParts, sealNamedParts, type SealedParts } from './seal.ts';
 import type { FileStats } from './sealing.ts';
 import { keyedHash, type ContentKeys } from './secrets.ts';
 import type { SharedSet } from './shared-set.ts';
@@ -38,7 +38,9 @@ export interface SealInput {
 }
 
 /** Of a chunk that was sealed here. */
-export type SealedRecord = Omit<LaneRecord, 'owner'> & { key: Uint8Array };
+export type SealedRecord = AppendedRecord & { key: Uint8Array };
+
+export type AppendedRecord = Omit<LaneRecord, 'owner'>;
 
 export interface WindowChunk {
   plainHash: Uint8Array;
@@ -72,18 +74,26 @@ export interface ResealInput {
   plainHash: Uint8Array;
 }
 
-export function sealRecord(plain: Uint8Array, owner: Uint8Array, { keys, appender }: ThreadTools): SealedRecord {
+function sealRecord(plain: Uint8Array, owner: Uint8Array, tools: ThreadTools): SealedRecord {
   const frame = framePartsNow(plain);
-  const sealed = sealDataParts(frame, keys.current);
+  const { key, ...sealed } = sealDataParts(frame, tools.keys.current);
   try {
-    const { owner: _, ...record } = appender.append(sealed.id, owner, sealed.parts);
-    return { ...record, key: sealed.key };
+    return { ...appendSealed(sealed, owner, tools), key };
+  } finally {
+    const [, payload] = frame;
+    if (payload !== undefined && payload !== plain) freeMemory(payload);
+  }
+}
+
+/** Appends the block and gives its memory back. */
+function appendSealed({ id, parts }: SealedParts, owner: Uint8Array, { appender }: ThreadTools): AppendedRecord {
+  try {
+    const { owner: _, ...record } = appender.append(id, owner, parts);
+    return record;
   } catch (error) {
     throw asDezentError(error);
   } finally {
-    for (const part of sealed.parts) freeMemory(part);
-    const [, payload] = frame;
-    if (payload !== undefined && payload !== plain) freeMemory(payload);
+    for (const part of parts) freeMemory(part);
   }
 }
 
@@ -205,4 +215,25 @@ export function sealAgain(input: ResealInput, tools: ThreadTools, context: JobCo
   } finally {
     file.close();
   }
+}
+
+export interface SealSolidInput {
+  /** The parts, one after the other. */
+  plain: Uint8Array;
+  owner: Uint8Array;
+}
+
+export interface SealedSolid {
+  record: AppendedRecord;
+  full: PackId[];
+}
+
+/** Seals manifests as one solid block. */
+export function sealSolidPart({ plain, owner }: SealSolidInput, tools: ThreadTools, context: JobContext): Given {
+  tools.appender.checkRoom(plain.length);
+  const sealed = sealNamedParts(KIND_MANIFEST, framePartsNow(plain), tools.keys.current);
+  const record = appendSealed(sealed, owner, tools);
+  const solid: SealedSolid = { record, full: tools.appender.takeFull() };
+  context.event(solid);
+  return { value: undefined, transfer: [] };
 }

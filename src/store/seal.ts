@@ -107,10 +107,15 @@ function namedKey(kind: number, salt: Uint8Array, epoch: EpochKeys): Buffer {
 
 /** Seals a frame of manifests or of catalog entries; it opens with the owner's epoch secrets alone. */
 export function sealNamed(kind: NamedKind, frame: Uint8Array, epoch: EpochKeys): SealedBlock {
+  return joined(sealNamedParts(kind, [frame], epoch));
+}
+
+/** The same for a frame in parts. */
+export function sealNamedParts(kind: NamedKind, frame: readonly Uint8Array[], epoch: EpochKeys): SealedParts {
   const saltKey = kind === KIND_MANIFEST ? epoch.manifest.saltHash : epoch.catalog.saltHash;
-  const salt = keyedHash(saltKey, Uint8Array.of(kind, SUITE), frame);
+  const salt = keyedHash(saltKey, Uint8Array.of(kind, SUITE), ...frame);
   const header = Buffer.concat([Uint8Array.of(SUITE, kind), epoch.id, salt]);
-  return joined(encrypt(namedKey(kind, salt, epoch), header, [frame]));
+  return encrypt(namedKey(kind, salt, epoch), header, frame);
 }
 
 /** The frame in a manifest or catalog block, whichever `kind` is asked for. */

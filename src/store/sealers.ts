@@ -4,7 +4,8 @@ import { lstat } from 'node:fs/promises';
 import { DezentError } from '../errors.ts';
 import { endBaton, openBaton } from './baton.ts';
 import { NO_OWNER, type Batches } from './block-store.ts';
-import type { CallOptions } from './block-store.ts';
+import type { CallOptions, PutOptions } from './block-store.ts';
+import { rootsIn } from './solid.ts';
 import { openChunkKeeper, type ChunkKeeperNeeds, type SealingFile } from './chunk-keeper.ts';
 import { openFileOrder } from './file-order.ts';
 import { mapInOrder } from './pipeline.ts';
@@ -13,6 +14,7 @@ import type { PipelineThreads } from './pipeline-threads.ts';
 import type {
   ChunkIndex,
   FileStats,
+  KeptSolid,
   SealedFile,
   Sealers,
   SealOptions,
@@ -20,7 +22,14 @@ import type {
   SmallFile,
   SmallRequest,
 } from './sealing.ts';
-import { WINDOW_BYTES, type SealedWindow, type SealInput, type SealOutput } from './seal-windows.ts';
+import {
+  WINDOW_BYTES,
+  type SealedSolid,
+  type SealedWindow,
+  type SealInput,
+  type SealOutput,
+  type SealSolidInput,
+} from './seal-windows.ts';
 import { filesOfBatch, type ReadBatch } from './small-files.ts';
 import { againWhenLost, type PoolThread } from './thread-pool.ts';
 
@@ -74,6 +83,22 @@ export function openSealers(needs: SealersNeeds): Sealers {
     return { ...stored, stats };
   }
 
+  async function keepSolid(
+    parts: readonly Uint8Array[],
+    { owner = NO_OWNER, signal }: PutOptions = {},
+  ): Promise<KeptSolid> {
+    const input: SealSolidInput = { plain: joinedCopy(parts), owner };
+    let kept: SealedSolid['record'] | undefined;
+    const onEvent = async (solid: SealedSolid, thread: PoolThread): Promise<void> => {
+      await keeper.keepSolid(solid, thread, owner);
+      kept = solid.record;
+    };
+    await againWhenLost(() => threads.run('sealSolid', input, { signal, urgent: true, onEvent }));
+    if (kept === undefined) throw new DezentError('INTERNAL', 'a solid block was not sealed');
+    const { id: block, length } = kept;
+    return { block, length, roots: rootsIn(block, parts) };
+  }
+
   return {
     async seal(request, options = {}) {
       options.signal?.throwIfAborted();
@@ -82,6 +107,7 @@ export function openSealers(needs: SealersNeeds): Sealers {
       return againWhenLost(() => sealOnce(request, { ...options, onBytes: attempt() }));
     },
     readSmall: (requests, options = {}) => readSmall(threads, requests, options),
+    keepSolid,
     async [Symbol.asyncDispose]() {
       closing.abort(new DezentError('CANCELLED', 'the pipeline is closed'));
       await filled.catch(() => undefined); // told to whoever sealed
@@ -133,6 +159,17 @@ function openAttempts(onBytes: (count: number) => void = () => undefined): () =>
       told = done;
     };
   };
+}
+
+/** In memory of its own: what is sent to a thread brings all of its memory along. */
+function joinedCopy(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 async function readSmall(

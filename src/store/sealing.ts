@@ -56,6 +56,15 @@ export interface Sealers extends AsyncDisposable {
   seal(request: SealRequest, options?: SealOptions): Promise<SealedFile>;
   /** Content up to INLINE_MAX_BYTES of many files, in their order; errors are data. Nothing is kept by it. */
   readSmall(requests: readonly SmallRequest[], options?: CallOptions): Promise<SmallFile[]>;
+  /** These manifests as one solid block (see sealSolid), kept: durable when this resolves. Roots are in the order of the parts. */
+  keepSolid(parts: readonly Uint8Array[], options?: PutOptions): Promise<KeptSolid>;
+}
+
+export interface KeptSolid {
+  block: BlockId;
+  /** Of the sealed block. */
+  length: number;
+  roots: Root[];
 }
 
 /** The content index, and all that it knows, so that threads need not ask it for each chunk. */

@@ -16,13 +16,17 @@ export async function sealSolid(
   keys: ContentKeys,
 ): Promise<{ block: SealedBlock; roots: Root[] }> {
   const block = sealNamed(KIND_MANIFEST, await compress(join(parts)), keys.current);
+  return { block, roots: rootsIn(block.id, parts) };
+}
+
+/** The roots of parts that follow each other in this block. */
+export function rootsIn(block: BlockId, parts: readonly Uint8Array[]): Root[] {
   let offset = 0;
-  const roots = parts.map(({ length }) => {
-    const root = { block: block.id, offset, length };
+  return parts.map(({ length }) => {
+    const root = { block, offset, length };
     offset += length;
     return root;
   });
-  return { block, roots };
 }
 
 /** The bytes that a root names in its (sealed) block; throws BAD_MANIFEST when it points outside. */
