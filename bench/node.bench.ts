@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { openDemoGround, type DemoNode } from '../src/cli/demo-nodes.ts';
-import type { OpenedFile, StatusValue } from '../src/node/control-api.ts';
+import type { OpenedFile, StatusValue } from '../src/node/control/control-api.ts';
 
 const MIB = 2 ** 20;
 const BIG_BYTES: number = 256 * MIB;

@@ -19,7 +19,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 };
 const LIBP2P: RegExp = /^(?:@?libp2p|@chainsafe\/libp2p|datastore-level|@multiformats\/multiaddr)/;
 /** What the command line may load of the node before an action runs: types, and where the socket and the log lie. */
-const LIGHT_NODE_FILES = ['src/node/control-api.ts', 'src/node/log-path.ts'];
+const LIGHT_NODE_FILES = ['src/node/control/control-api.ts', 'src/node/home/log-path.ts'];
 /** What it may load of npm before an action runs; everything else would slow each command down. */
 const LIGHT_PACKAGES = ['commander', 'pretty-bytes', 'pretty-ms'];
 

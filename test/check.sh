@@ -16,7 +16,7 @@ start oxfmt --check src test bench
 start knip --no-progress --no-config-hints
 start quick "test/store/*.test.ts" "test/*.test.ts" "test/cli/{service,demo-sample}.test.ts"
 start quick "test/protocol/*.test.ts"
-start quick "test/node/*.test.ts"
+start quick "test/node/**/*.test.ts"
 failed=0
 for job in $jobs; do
   wait "$job" || failed=1

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { buildProgram } from '../src/cli/program.ts';
-import { SETTINGS } from '../src/node/settings.ts';
+import { SETTINGS } from '../src/node/home/settings.ts';
 import { errorsDoc } from './tools/errors-doc.ts';
 
 const ROOT: string = fileURLToPath(new URL('..', import.meta.url));

@@ -1,6 +1,6 @@
 // add (upload): store files now and wait until they have their copies.
 import type { Command } from 'commander';
-import type { AddedFile } from '../node/control-api.ts';
+import type { AddedFile } from '../node/control/control-api.ts';
 import { PROGRESS_OPTION, absolute, cliOf, declare } from './command.ts';
 import { parseDuration } from './duration.ts';
 import { countText, safeText, sizeText, tableText } from './text.ts';

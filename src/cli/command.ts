@@ -1,7 +1,7 @@
 // What all commands share: how one is declared (summary, example, options) and what its action is given.
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { CommandName } from '../node/control-api.ts';
+import type { CommandName } from '../node/control/control-api.ts';
 import { openControlClient, type Answer, type ControlClient, type Request } from './control-client.ts';
 import { chooseHome } from './home.ts';
 import { openOutput, wantsColor, type Output, type OutputSettings } from './output.ts';

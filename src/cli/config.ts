@@ -57,14 +57,14 @@ async function set(cli: Cli, key: string, value: string): Promise<{ key: string;
   );
 }
 
-type ConfigFile = import('../node/config.ts').Config;
+type ConfigFile = import('../node/home/config.ts').Config;
 
 async function orFromFile<T>(cli: Cli, ask: () => Promise<T>, read: (file: ConfigFile) => Promise<T>): Promise<T> {
   try {
     return await ask();
   } catch (error) {
     if (!isDezentError(error, 'NOT_RUNNING') || !isInitialised(cli.home)) throw error;
-    const { openConfig } = await import('../node/config.ts');
+    const { openConfig } = await import('../node/home/config.ts');
     return await read(openConfig(cli.home));
   }
 }

@@ -11,7 +11,7 @@ import {
   type NodeApi,
   type NodeEvent,
   type Progress,
-} from '../node/control-api.ts';
+} from '../node/control/control-api.ts';
 
 export type Request<C extends CommandName> = Parameters<NodeApi[C]>[0];
 export type Answer<C extends CommandName> = NodeApi[C] extends (...given: never[]) => Promise<infer A> ? A : never;

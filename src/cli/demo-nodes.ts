@@ -6,7 +6,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { DezentError, ERROR_CODES, type ErrorCode } from '../errors.ts';
-import type { Progress } from '../node/control-api.ts';
+import type { Progress } from '../node/control/control-api.ts';
 import { entryFile } from './service-install.ts';
 
 export interface DemoNode {

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { text as textOf } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import { DezentError, systemCode } from '../errors.ts';
-import type { InitOptions, InitValue } from '../node/control-api.ts';
+import type { InitOptions, InitValue } from '../node/control/control-api.ts';
 import { cliOf, collect, declare } from './command.ts';
 import { whole } from './numbers.ts';
 import { safeText } from './text.ts';

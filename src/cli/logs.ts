@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { DezentError, systemCode } from '../errors.ts';
-import { logPaths } from '../node/log-path.ts';
+import { logPaths } from '../node/home/log-path.ts';
 import { cliOf, declare } from './command.ts';
 import { whole } from './numbers.ts';
 import { safeText, sizeText } from './text.ts';

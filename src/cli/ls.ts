@@ -1,7 +1,7 @@
 // ls (list): the tree, stubs and files alike.
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { ListedFile } from '../node/control-api.ts';
+import type { ListedFile } from '../node/control/control-api.ts';
 import { cliOf, declare } from './command.ts';
 import { countText, safeText, sizeText, tableText } from './text.ts';
 

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { DezentError } from '../errors.ts';
-import type { OpenedFile } from '../node/control-api.ts';
+import type { OpenedFile } from '../node/control/control-api.ts';
 import { PROGRESS_OPTION, cliOf, declare } from './command.ts';
 import { countText, safeText, sizeText, spanText } from './text.ts';
 

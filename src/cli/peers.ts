@@ -1,6 +1,6 @@
 // peers: the group's devices and vaults. invite: a code that lets one more in.
 import type { Command } from 'commander';
-import type { InviteValue, PeerValue } from '../node/control-api.ts';
+import type { InviteValue, PeerValue } from '../node/control/control-api.ts';
 import { cliOf, declare } from './command.ts';
 import { parseDuration } from './duration.ts';
 import { whole } from './numbers.ts';

@@ -1,5 +1,5 @@
 // The one line that shows long work on a terminal: bytes, rate, time left. On stderr, so that stdout stays clean.
-import type { Progress } from '../node/control-api.ts';
+import type { Progress } from '../node/control/control-api.ts';
 import type { Output } from './output.ts';
 import { safeText, sizeText, spanText } from './text.ts';
 

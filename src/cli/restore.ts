@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { DezentError } from '../errors.ts';
-import type { RestoreRequest } from '../node/control-api.ts';
+import type { RestoreRequest } from '../node/control/control-api.ts';
 import { PROGRESS_OPTION, absolute, cliOf, declare } from './command.ts';
 import { whole } from './numbers.ts';
 import { countText, sizeText } from './text.ts';

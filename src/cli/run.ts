@@ -1,7 +1,7 @@
 // run: the node in the foreground. Nothing that happens to stdout or stderr may hold it up or end it.
 import type { Command } from 'commander';
 import { DezentError, asDezentError, systemCode } from '../errors.ts';
-import type { OpenLog } from '../node/log.ts';
+import type { OpenLog } from '../node/home/log.ts';
 import { cliOf, declare, type Cli } from './command.ts';
 import { isInitialised } from './init.ts';
 import { safeText } from './text.ts';
@@ -30,8 +30,8 @@ export function defineRun(program: Command): void {
 
 async function runNode(cli: Cli): Promise<void> {
   const [{ openLog }, { openControlServer, refuseIfRunning }] = await Promise.all([
-    import('../node/log.ts'),
-    import('../node/control-server.ts'),
+    import('../node/home/log.ts'),
+    import('../node/control/control-server.ts'),
   ]);
   await refuseIfRunning(cli.home);
   const log = openLog(cli.home, { level: levelOf(cli), stderr: process.stderr });

@@ -4,7 +4,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, unlinkSync, w
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { DezentError, systemCode } from '../errors.ts';
-import { openConfig } from '../node/config.ts';
+import { openConfig } from '../node/home/config.ts';
 import { accountOf } from './accounts.ts';
 import { homeIn, launchdPlist, systemdUnit, windowsTask, type ServicePlan } from './service-files.ts';
 import { readDefinition, servicePlace, type ServicePlace } from './service-places.ts';

@@ -6,7 +6,7 @@ import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { DezentError, ERROR_CODES, asDezentError, type ErrorCode } from '../errors.ts';
-import type { InitValue } from '../node/control-api.ts';
+import type { InitValue } from '../node/control/control-api.ts';
 import { accountOf, type Account } from './accounts.ts';
 import { dataHome } from './home.ts';
 import { addInitOptions, isInitialised, type InitLine } from './init.ts';

@@ -1,6 +1,6 @@
 // status: what the node does and why, on one screen.
 import type { Command } from 'commander';
-import type { StatusValue, TransferValue } from '../node/control-api.ts';
+import type { StatusValue, TransferValue } from '../node/control/control-api.ts';
 import { cliOf, declare } from './command.ts';
 import { countText, safeText, sizeText, spanText, tableText } from './text.ts';
 

@@ -1,7 +1,7 @@
 // verify: hash local blocks again, or sample what holders keep.
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { VerifyValue } from '../node/control-api.ts';
+import type { VerifyValue } from '../node/control/control-api.ts';
 import { PROGRESS_OPTION, cliOf, declare } from './command.ts';
 import { countText } from './text.ts';
 

@@ -1,7 +1,7 @@
 // whereis: who holds a file. why: the state it is in, the reason, and what happens next.
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { WhereisValue, WhyValue } from '../node/control-api.ts';
+import type { WhereisValue, WhyValue } from '../node/control/control-api.ts';
 import { cliOf, declare } from './command.ts';
 import { agoText, countText, safeText, tableText } from './text.ts';
 

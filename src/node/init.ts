@@ -11,17 +11,17 @@ import { decodeInvite, type Invite } from '../protocol/invite.ts';
 import { ownerKeysOf } from '../protocol/owner-keys.ts';
 import type { PeerAddrs } from '../protocol/records.ts';
 import { idText, peerIdOf } from '../protocol/signature.ts';
-import { openConfig } from './config.ts';
-import type { InitOptions, InitValue } from './control-api.ts';
-import { checkFolder } from './folder.ts';
-import { foundGroup, nextDevice, ownerForInvite, vaultForInvite, type NewDevice } from './found-group.ts';
-import { openGroup } from './group.ts';
-import { joinByInvite, presentRecords, recoverFrom, type Caller } from './hello-client.ts';
-import { hasIdentity, homePlaces, writeIdentity } from './home.ts';
-import { createKeys, openKeys, type DeviceKeys } from './key-files.ts';
-import { machineIdOf } from './machine-id.ts';
-import { rememberPeers } from './peer-book.ts';
-import { openState } from './state.ts';
+import { openConfig } from './home/config.ts';
+import type { InitOptions, InitValue } from './control/control-api.ts';
+import { checkFolder } from './files/folder.ts';
+import { foundGroup, nextDevice, ownerForInvite, vaultForInvite, type NewDevice } from './group/found-group.ts';
+import { openGroup } from './group/group.ts';
+import { joinByInvite, presentRecords, recoverFrom, type Caller } from './swarm/hello-client.ts';
+import { hasIdentity, homePlaces, writeIdentity } from './home/home.ts';
+import { createKeys, openKeys, type DeviceKeys } from './home/key-files.ts';
+import { machineIdOf } from './home/machine-id.ts';
+import { rememberPeers } from './swarm/peer-book.ts';
+import { openState } from './home/state.ts';
 
 /** Dials and hellos of one init, all addresses tried. */
 const JOIN_MS = 60_000;

@@ -1,9 +1,9 @@
 // The second stage of open-files.ts: the part that brings everything to its copies, and what it needs to reach peers.
-import { openChooseHolders } from './choose-holders.ts';
-import { openEarlyPush } from './early-push.ts';
-import { openHandOver } from './hand-over.ts';
-import { openReplicate, type Replicate } from './replicate.ts';
-import type { TreeItem } from './tree.ts';
+import { openChooseHolders } from './copies/choose-holders.ts';
+import { openEarlyPush } from './copies/early-push.ts';
+import { openHandOver } from './copies/hand-over.ts';
+import { openReplicate, type Replicate } from './copies/replicate.ts';
+import type { TreeItem } from './files/tree.ts';
 import type { FilesNeeds, Stored } from './open-stored.ts';
 
 /** The part that brings everything to its copies. */

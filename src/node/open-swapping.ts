@@ -1,13 +1,13 @@
 // The third stage of open-files.ts: the parts that swap originals and stubs, and the journal that keeps each swap safe.
 import type { BlockId } from '../store/block.ts';
-import { openJournal, type Journal } from './journal.ts';
-import type { Kernel } from './kernel.ts';
-import { openLayOut, type LayOut } from './lay-out.ts';
-import { openOffload, type Offload } from './offload.ts';
-import { openPathLocks, type PathLocks } from './path-locks.ts';
-import { openQuarantine, type Quarantine } from './quarantine.ts';
-import { openRestore, type Restore } from './restore.ts';
-import { writeXattrs } from './xattrs.ts';
+import { openJournal, type Journal } from './offload/journal.ts';
+import type { Kernel } from './files/kernel.ts';
+import { openLayOut, type LayOut } from './offload/lay-out.ts';
+import { openOffload, type Offload } from './offload/offload.ts';
+import { openPathLocks, type PathLocks } from './files/path-locks.ts';
+import { openQuarantine, type Quarantine } from './offload/quarantine.ts';
+import { openRestore, type Restore } from './offload/restore.ts';
+import { writeXattrs } from './files/xattrs.ts';
 import type { FilesNeeds, Stored } from './open-stored.ts';
 
 export interface Swapping {

@@ -1,15 +1,15 @@
 // The fourth stage of open-files.ts: the parts that notice what happens in FOLDER and have files give way.
 import { isDezentError } from '../errors.ts';
-import { openAdoptStub } from './adopt-stub.ts';
-import { openAutoOffload, type AutoOffload } from './auto-offload.ts';
-import { openDeletions, type Deletions } from './deletions.ts';
-import { openIgnoreRules, type IgnoreRules } from './ignore-rules.ts';
-import { openIngest } from './ingest.ts';
-import type { Kernel } from './kernel.ts';
-import type { Replicate } from './replicate.ts';
-import { openTendFolder, type TendFolder } from './tend-folder.ts';
-import { openWatch, type Watch } from './watch.ts';
-import { readXattrs } from './xattrs.ts';
+import { openAdoptStub } from './files/adopt-stub.ts';
+import { openAutoOffload, type AutoOffload } from './offload/auto-offload.ts';
+import { openDeletions, type Deletions } from './files/deletions.ts';
+import { openIgnoreRules, type IgnoreRules } from './files/ignore-rules.ts';
+import { openIngest } from './files/ingest.ts';
+import type { Kernel } from './files/kernel.ts';
+import type { Replicate } from './copies/replicate.ts';
+import { openTendFolder, type TendFolder } from './files/tend-folder.ts';
+import { openWatch, type Watch } from './files/watch.ts';
+import { readXattrs } from './files/xattrs.ts';
 import type { FilesNeeds, Stored } from './open-stored.ts';
 import type { Swapping } from './open-swapping.ts';
 

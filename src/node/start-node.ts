@@ -1,18 +1,18 @@
 // One running node: the place where all parts are made and joined, in the order in which they need each other; stopping is the reverse.
 // Table of contents: home and keys → state → network (open-network.ts) → the owner's files (open-files.ts) → what the control API offers.
 import { DezentError } from '../errors.ts';
-import { openConfig, type Config } from './config.ts';
-import type { NodeApi, PeerValue, StatusValue } from './control-api.ts';
-import { checkFolder } from './folder.ts';
-import { homePlaces, readIdentity, type HomeIdentity } from './home.ts';
-import { openKeys } from './key-files.ts';
-import type { Log } from './log.ts';
-import { openNodeEvents, type NodeEvents } from './node-events.ts';
+import { openConfig, type Config } from './home/config.ts';
+import type { NodeApi, PeerValue, StatusValue } from './control/control-api.ts';
+import { checkFolder } from './files/folder.ts';
+import { homePlaces, readIdentity, type HomeIdentity } from './home/home.ts';
+import { openKeys } from './home/key-files.ts';
+import type { Log } from './home/log.ts';
+import { openNodeEvents, type NodeEvents } from './control/node-events.ts';
 import { openFiles, type Files } from './open-files.ts';
 import { openNetwork, type Network } from './open-network.ts';
-import { openState } from './state.ts';
-import { openTransfers, type Transfers } from './transfers.ts';
-import { openWarnings, type Warnings } from './warnings.ts';
+import { openState } from './home/state.ts';
+import { openTransfers, type Transfers } from './control/transfers.ts';
+import { openWarnings, type Warnings } from './home/warnings.ts';
 
 export interface RunningNode {
   readonly api: NodeApi;

@@ -1,7 +1,7 @@
 // exchange: single blocks on request, and news of which blocks a peer has.
 //
 // Goals: many small requests in flight on one stream; absent is not failed; wrong bytes name the liar; nothing unasked is accepted.
-// Non-goals: choosing whom to ask (node/fetch-block.ts); keeping anything (fs-session.ts); promises: what is announced may be gone.
+// Non-goals: choosing whom to ask (node/copies/fetch-block.ts); keeping anything (fs-session.ts); promises: what is announced may be gone.
 //
 //   caller  Want {id} → server  Block {id ‖ bytes} | Absent {id} | a cancel: could not tell
 //   caller  Have {full?, added, removed}* (the last one flagged) → server  HaveOk, when all of it has been taken in

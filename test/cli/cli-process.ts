@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { NodeApi } from '../../src/node/control-api.ts';
-import { openControlServer } from '../../src/node/control-server.ts';
+import type { NodeApi } from '../../src/node/control/control-api.ts';
+import { openControlServer } from '../../src/node/control/control-server.ts';
 
 export const MAIN: string = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 

@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { DezentError } from '../../src/errors.ts';
-import type { CallContext, NodeApi, StatusValue } from '../../src/node/control-api.ts';
+import type { CallContext, NodeApi, StatusValue } from '../../src/node/control/control-api.ts';
 import { newDir, runCli, serveFake, spawnCli } from './cli-process.ts';
 
 const STATUS: StatusValue = {
@@ -275,7 +275,7 @@ test('leaving a command aborts its work in the node', async (t) => {
 test('stop returns when the process of the node has ended', async (t) => {
   const home = newDir(t);
   const script = `
-    const { openControlServer } = await import(${JSON.stringify(new URL('../../src/node/control-server.ts', import.meta.url).href)});
+    const { openControlServer } = await import(${JSON.stringify(new URL('../../src/node/control/control-server.ts', import.meta.url).href)});
     const { writeFileSync } = await import('node:fs');
     const server = await openControlServer({ api: {}, onFault() {}, stop: async () => { await server[Symbol.asyncDispose](); setTimeout(() => { writeFileSync(${JSON.stringify(join(home, 'ended'))}, ''); process.exit(0); }, 300); } }, { home: ${JSON.stringify(home)} });
     console.log('up');`;

@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
 import { isDezentError } from '../../src/errors.ts';
-import { openTestFiles, type TestFiles, type TestFilesOptions } from '../node/files-of.ts';
+import { openTestFiles, type TestFiles, type TestFilesOptions } from '../node/files/files-of.ts';
 import { testBytes } from '../suites/content.ts';
 import { openFailPoints, StoppedHere, type FailPoints, type Mode } from '../suites/fail-points.ts';
 import {

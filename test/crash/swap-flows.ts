@@ -3,11 +3,11 @@ import assert from 'node:assert/strict';
 import { link, open, readdir, readFile, unlink, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { isDezentError } from '../../src/errors.ts';
-import { syncDirectory } from '../../src/node/durable-file.ts';
-import type { OffloadRecord } from '../../src/node/journal.ts';
-import { lstatIfPresent, modeOf, mtimeUsOf } from '../../src/node/identity.ts';
+import { syncDirectory } from '../../src/node/home/durable-file.ts';
+import type { OffloadRecord } from '../../src/node/offload/journal.ts';
+import { lstatIfPresent, modeOf, mtimeUsOf } from '../../src/node/files/identity.ts';
 import { decodeStub, encodeStub } from '../../src/store/stub.ts';
-import type { TestFiles, TestFilesOptions } from '../node/files-of.ts';
+import type { TestFiles, TestFilesOptions } from '../node/files/files-of.ts';
 import { testBytes } from '../suites/content.ts';
 
 /** More than is kept inline in a manifest: so the bytes come from blocks. */

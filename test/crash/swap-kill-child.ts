@@ -1,5 +1,5 @@
 // The process that swap-crash.test.ts kills: does one flow and ends itself with SIGKILL at the k-th step.
-import { openTestFiles } from '../node/files-of.ts';
+import { openTestFiles } from '../node/files/files-of.ts';
 import { openFailPoints, type FailPoints } from '../suites/fail-points.ts';
 import { ALONE, FLOWS } from './swap-flows.ts';
 

@@ -1,6 +1,6 @@
 // A group of real Group objects on real databases, joined the way nodes do it, without a network between them.
-import { ownerForInvite, foundGroup, nextDevice } from '../../src/node/found-group.ts';
-import type { Group } from '../../src/node/group.ts';
+import { ownerForInvite, foundGroup, nextDevice } from '../../src/node/group/found-group.ts';
+import type { Group } from '../../src/node/group/group.ts';
 import { decodeInvite, signClaim } from '../../src/protocol/invite.ts';
 import { encodeEnvelope } from '../../src/protocol/signature.ts';
 import { homeOf, newDeviceOf, phraseOf, type Home } from './people.ts';

@@ -1,15 +1,15 @@
 // A node that keeps what it signed for and gives wrong bytes to whoever asks: the project's own parts on the home of a stopped node, joined in
 // the test's process. Everything else about it is honest: group, hello, receipts, proofs of possession are not asked here.
 import { join } from 'node:path';
-import { openConfig } from '../../src/node/config.ts';
-import { openGroup } from '../../src/node/group.ts';
-import { homePlaces, readIdentity } from '../../src/node/home.ts';
-import { openKeeper } from '../../src/node/keeper.ts';
-import { openKeys } from '../../src/node/key-files.ts';
-import { openLinks } from '../../src/node/links.ts';
-import { silentLog } from '../../src/node/log.ts';
-import { openState } from '../../src/node/state.ts';
-import { openSwarm } from '../../src/node/swarm.ts';
+import { openConfig } from '../../src/node/home/config.ts';
+import { openGroup } from '../../src/node/group/group.ts';
+import { homePlaces, readIdentity } from '../../src/node/home/home.ts';
+import { openKeeper } from '../../src/node/copies/keeper.ts';
+import { openKeys } from '../../src/node/home/key-files.ts';
+import { openLinks } from '../../src/node/copies/links.ts';
+import { silentLog } from '../../src/node/home/log.ts';
+import { openState } from '../../src/node/home/state.ts';
+import { openSwarm } from '../../src/node/swarm/swarm.ts';
 import { openDiskStore } from '../../src/store/disk-store.ts';
 
 export interface LyingNode extends AsyncDisposable {

@@ -15,8 +15,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { openControlClient, type Answer, type Request } from '../../src/cli/control-client.ts';
 import { isDezentError } from '../../src/errors.ts';
-import type { CommandName, FileState, InitValue, ListedFile, StatusValue } from '../../src/node/control-api.ts';
-import type { Settings } from '../../src/node/settings.ts';
+import type { CommandName, FileState, InitValue, ListedFile, StatusValue } from '../../src/node/control/control-api.ts';
+import type { Settings } from '../../src/node/home/settings.ts';
 
 export interface CliResult {
   /** null: ended by a signal. */

@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { AddedFile, ListedFile, OpenedFile, WhyValue } from '../../src/node/control-api.ts';
+import type { AddedFile, ListedFile, OpenedFile, WhyValue } from '../../src/node/control/control-api.ts';
 import { assertSameFiles, snapshotAt, snapshotOf, type Snapshot } from '../suites/real-files.ts';
 import { openRealNodes, QUICK, until, untilState, type RealNode } from '../suites/real-nodes.ts';
 

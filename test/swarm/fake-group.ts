@@ -2,7 +2,7 @@
 // signature. What the swarm relies on is here: merging, roles, changes, invites. The real group has tests of its own.
 import { createHash } from 'node:crypto';
 import { DezentError } from '../../src/errors.ts';
-import type { SwarmGroup } from '../../src/node/gate.ts';
+import type { SwarmGroup } from '../../src/node/swarm/gate.ts';
 import { verifyClaim } from '../../src/protocol/invite.ts';
 import { decodeEnvelope, idText, peerIdOf, type SigningKey } from '../../src/protocol/signature.ts';
 

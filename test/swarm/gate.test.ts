@@ -8,7 +8,7 @@ import { HELLO_PROTOCOL, NO_RECORDS, sayHello } from '../../src/protocol/hello.t
 import { fakeGroup } from './fake-group.ts';
 import { answerTo, newStranger } from './stranger.ts';
 import { newHome, type Home } from './swarm-of.ts';
-import type { Swarm } from '../../src/node/swarm.ts';
+import type { Swarm } from '../../src/node/swarm/swarm.ts';
 
 interface Scene extends AsyncDisposable {
   home: Home;

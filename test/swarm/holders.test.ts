@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import type { OpenedFile } from '../../src/node/control-api.ts';
+import type { OpenedFile } from '../../src/node/control/control-api.ts';
 import { startLyingNode } from '../suites/lying-node.ts';
 import { assertSameFiles, snapshotOf } from '../suites/real-files.ts';
 import { openRealNodes, QUICK, untilConnected, untilState, type RealNode } from '../suites/real-nodes.ts';

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { InitValue, InviteValue, PeerValue } from '../../src/node/control-api.ts';
+import type { InitValue, InviteValue, PeerValue } from '../../src/node/control/control-api.ts';
 import { freePort, openRealNodes, QUICK, untilConnected, type CliResult, type RealNode } from '../suites/real-nodes.ts';
 
 interface Failure {

@@ -8,7 +8,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
-import { lstatIfPresent } from '../../src/node/identity.ts';
+import { lstatIfPresent } from '../../src/node/files/identity.ts';
 import { testBytes } from '../suites/content.ts';
 import { openRealNodes, QUICK, until, type RealNode } from '../suites/real-nodes.ts';
 

@@ -1,10 +1,10 @@
 // A listed member of a group of real nodes that is played by the test: it has a device's keys and records, and says on raw streams what it likes.
 import { Level } from 'level';
-import { openGroup } from '../../src/node/group.ts';
-import { homePlaces, readIdentity } from '../../src/node/home.ts';
-import { openKeys } from '../../src/node/key-files.ts';
-import { silentLog } from '../../src/node/log.ts';
-import { openSwarm, type Swarm } from '../../src/node/swarm.ts';
+import { openGroup } from '../../src/node/group/group.ts';
+import { homePlaces, readIdentity } from '../../src/node/home/home.ts';
+import { openKeys } from '../../src/node/home/key-files.ts';
+import { silentLog } from '../../src/node/home/log.ts';
+import { openSwarm, type Swarm } from '../../src/node/swarm/swarm.ts';
 import type { RealNode } from '../suites/real-nodes.ts';
 import { meet } from './swarm-of.ts';
 

@@ -6,9 +6,9 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { silentLog } from '../../src/node/log.ts';
-import { openSwarm, type Swarm, type SwarmSettings } from '../../src/node/swarm.ts';
-import type { SwarmGroup } from '../../src/node/gate.ts';
+import { silentLog } from '../../src/node/home/log.ts';
+import { openSwarm, type Swarm, type SwarmSettings } from '../../src/node/swarm/swarm.ts';
+import type { SwarmGroup } from '../../src/node/swarm/gate.ts';
 
 export interface Device {
   seed: Uint8Array;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
-import { joinByInvite, presentRecords, recoverFrom } from '../../src/node/hello-client.ts';
+import { joinByInvite, presentRecords, recoverFrom } from '../../src/node/swarm/hello-client.ts';
 import { decodeInvite, encodeInvite, guestKeyOf, newGuestSeed } from '../../src/protocol/invite.ts';
 import { encodeEnvelope, signingKeyFromSeed } from '../../src/protocol/signature.ts';
 import { blockIdOf } from '../../src/store/block.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { test } from 'node:test';
-import type { AddedFile, InviteValue, WhyValue, WhereisValue } from '../../src/node/control-api.ts';
+import type { AddedFile, InviteValue, WhyValue, WhereisValue } from '../../src/node/control/control-api.ts';
 import { assertSameFiles, snapshotOf } from '../suites/real-files.ts';
 import { openRealNodes, QUICK, until, untilConnected, untilState, type RealNode } from '../suites/real-nodes.ts';
 
