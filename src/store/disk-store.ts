@@ -68,6 +68,7 @@ export async function openDiskStore(dir: string, settings: DiskStoreSettings = {
   const committer = openCommitter({ paths, session }, settings);
   const compactor = openCompactor({ paths, session, committer, reader, notify });
   const reads = openDiskReads({ session, reader, notify });
+  const lanes = openPackLanes({ paths, session, committer }, settings);
   compactor.nudge();
 
   async function change(changes: Iterable<Change>, options: CallOptions = {}): Promise<void> {
@@ -88,11 +89,14 @@ export async function openDiskStore(dir: string, settings: DiskStoreSettings = {
     delete: (id, options) => deleteMany([id], options),
     deleteMany,
     space: () => spaceOf(session, dir),
-    lanes: openPackLanes({ paths, session, committer }, settings),
+    lanes,
     locate: (ids) => locate(session, paths.packs, ids),
     rebuild: () => session.rebuild(),
     verifyAll: (options) => verifyAll(reads, options),
-    compact: (options = {}) => compactor.compact(options),
+    async compact(options = {}) {
+      if (options.now === true) await lanes.recall();
+      return compactor.compact(options);
+    },
     [Symbol.asyncDispose]: async () => {
       await compactor.close();
       await committer.idle();

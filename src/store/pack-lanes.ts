@@ -46,6 +46,10 @@ export interface PackLanes {
   adopt(records: readonly LaneRecord[], options?: CallOptions): Promise<void>;
   /** Nobody appends to it any more; what was appended and not adopted is cut off before the pack is used again. */
   giveBack(pack: PackId): Promise<void>;
+  /** The listener gives back what is not in use right now, so that it can be compacted. Returns the way to stop. */
+  onRecall(listener: () => Promise<void>): () => void;
+  /** Resolves when every borrower has done so. */
+  recall(): Promise<void>;
 }
 
 export interface LaneNeeds {
@@ -56,6 +60,7 @@ export interface LaneNeeds {
 
 export function openPackLanes({ paths, session, committer }: LaneNeeds, settings: CommitSettings): PackLanes {
   const packBytes = settings.packBytes ?? PACK_BYTES;
+  const borrowers = new Set<() => Promise<void>>();
   let loan = 0;
 
   async function take(packs: LoadedPacks): Promise<PackLane> {
@@ -92,5 +97,12 @@ export function openPackLanes({ paths, session, committer }: LaneNeeds, settings
       session.inTurn(async () => {
         session.lent.delete(pack);
       }),
+    onRecall(listener) {
+      borrowers.add(listener);
+      return () => void borrowers.delete(listener);
+    },
+    async recall() {
+      await Promise.all([...borrowers].map((giveBack) => giveBack()));
+    },
   };
 }

@@ -104,10 +104,18 @@ export function openPipelineThreads(needs: PipelineThreadsNeeds, settings: Pipel
   }
 
   function ended(thread: PoolThread): void {
-    const packs = given.get(thread)?.lanes ?? [];
+    const has = given.get(thread);
     given.delete(thread);
-    giveBack(packs);
+    if (has === undefined) return;
+    giveBack(has.lanes);
+    returning = Promise.allSettled([returning, has.lending]); // one that is being lent comes back by itself
   }
+
+  /** For those who need the packs: a thread that has nothing to do gives its own back by ending. */
+  const stopGivingBack = lanes.onRecall(async () => {
+    await pool.endIdle();
+    await returning;
+  });
 
   return {
     ...pool,
@@ -125,6 +133,7 @@ export function openPipelineThreads(needs: PipelineThreadsNeeds, settings: Pipel
       lendSpare(thread, has);
     },
     async [Symbol.asyncDispose]() {
+      stopGivingBack();
       await pool[Symbol.asyncDispose]();
       await returning;
     },

@@ -40,6 +40,8 @@ export interface ThreadPool extends AsyncDisposable {
   run<Out>(name: string, input: unknown, options?: JobOptions): Promise<Out>;
   /** Resolves when every thread has told what it was doing when this was called. */
   barrier(): Promise<void>;
+  /** Ends the threads that have nothing to do now; they are gone when it resolves. */
+  endIdle(): Promise<void>;
 }
 
 interface Job {
@@ -56,6 +58,8 @@ interface Job {
 interface Thread extends PoolThread {
   worker: Worker;
   jobs: Map<number, Job>;
+  /** Done on the thread, while what they told of is still being dealt with. */
+  settling: Set<Job>;
   pings: Map<number, () => void>;
   error: unknown;
   post(message: ToThread, transfer?: Transferable[]): void;
@@ -79,6 +83,8 @@ export async function againWhenLost<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+const isIdle = ({ jobs, settling }: Thread): boolean => jobs.size + settling.size === 0;
+
 export function openThreadPool(needs: PoolNeeds, settings: { threads: number; idleMs?: number }): ThreadPool {
   const threads = new Set<Thread>();
   const waiting: Job[] = [];
@@ -92,6 +98,7 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
     const thread: Thread = {
       worker,
       jobs: new Map(),
+      settling: new Set(),
       pings: new Map(),
       error: undefined,
       post: (message, transfer = []) => worker.postMessage(message, transfer),
@@ -110,7 +117,8 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
     if (job === undefined) return;
     if (message.what === 'event') return hearEvent(thread, job, message.value);
     thread.jobs.delete(job.id);
-    void settle(job, message);
+    thread.settling.add(job);
+    void settle(thread, job, message);
     advance();
   }
 
@@ -125,8 +133,10 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
     );
   }
 
-  async function settle(job: Job, message: FromThread & { what: 'done' | 'failed' }): Promise<void> {
+  async function settle(thread: Thread, job: Job, message: FromThread & { what: 'done' | 'failed' }): Promise<void> {
     await job.events;
+    thread.settling.delete(job);
+    advance();
     if (job.failure !== undefined) job.done.reject(job.failure.error);
     else if (message.what === 'done') job.done.resolve(message.value);
     else job.done.reject(job.options.signal?.aborted ? job.options.signal.reason : errorFromData(message.error));
@@ -139,7 +149,11 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
     for (const job of thread.jobs.values())
       job.done.reject(new DezentError('INTERNAL', `a thread died at the job ${job.name}`, { cause }));
     // What it had told of is still being dealt with.
-    void Promise.allSettled([...thread.jobs.values()].map(({ events }) => events)).then(() => needs.ended(thread));
+    const told = [...thread.jobs.values(), ...thread.settling].map(({ events }) => events);
+    const ending = Promise.allSettled(told)
+      .then(() => needs.ended(thread))
+      .finally(() => endings.delete(ending));
+    endings.add(ending);
     advance();
   }
 
@@ -164,7 +178,7 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
       if (jobs.size > 0) worker.ref();
       else worker.unref();
     }
-    if ([...threads].every(({ jobs }) => jobs.size === 0)) idle = setTimeout(rest, settings.idleMs ?? IDLE_MS).unref();
+    if ([...threads].every(isIdle)) idle = setTimeout(rest, settings.idleMs ?? IDLE_MS).unref();
   }
 
   function begin(thread: Thread, job: Job): void {
@@ -195,14 +209,17 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
     done.promise.then(forget, forget);
   }
 
-  /** Ends all threads; each is gone when its exit has been heard. */
-  function rest(): void {
-    for (const thread of threads) {
+  /** Each is gone when its exit has been heard. */
+  function end(some: readonly Thread[]): void {
+    for (const thread of some) {
+      thread.worker.ref(); // somebody may wait for its end and for nothing else
       const ending = thread.worker.terminate().finally(() => endings.delete(ending));
       endings.add(ending);
       lose(thread);
     }
   }
+
+  const rest = (): void => end([...threads].filter(isIdle));
 
   return {
     threads: settings.threads,
@@ -228,6 +245,10 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
         }),
       );
     },
+    async endIdle() {
+      rest();
+      await Promise.allSettled(endings);
+    },
     async [Symbol.asyncDispose]() {
       closed = true;
       clearTimeout(idle);
@@ -239,7 +260,7 @@ export function openThreadPool(needs: PoolNeeds, settings: { threads: number; id
         thread.post({ what: 'cancel', job: job.id });
       }
       await Promise.allSettled(running.map(({ job }) => job.done.promise));
-      rest();
+      end([...threads]);
       await Promise.allSettled(endings);
     },
   };

@@ -43,6 +43,21 @@ test('jobs give back what they give, on as many threads as there is work for', a
   assert.equal(workers.length, 3);
 });
 
+test('idle threads end when asked, busy ones go on', async (t) => {
+  const { pool, workers, ended } = openTestPool(t, { threads: 2 });
+  const gate = Promise.withResolvers<void>();
+  const counted = pool.run('count', 3, { onEvent: () => gate.promise });
+  assert.equal(await pool.run('double', 1), 2);
+  assert.equal(workers.length, 2);
+  await pool.endIdle();
+  assert.equal(ended.length, 1);
+  gate.resolve();
+  await counted;
+  await pool.endIdle();
+  assert.equal(ended.length, 2);
+  assert.equal(await pool.run('double', 2), 4);
+});
+
 test('errors cross with their code', async (t) => {
   const { pool } = openTestPool(t, { threads: 1 });
   await assert.rejects(pool.run('fail', 'DISK_FULL'), withCode('DISK_FULL'));

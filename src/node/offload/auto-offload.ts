@@ -90,7 +90,8 @@ export function openAutoOffload(needs: AutoOffloadNeeds): AutoOffload {
     if (!(error instanceof DezentError)) needs.onError(path, error);
   }
 
-  async function offloadOne(path: string): Promise<void> {
+  /** Under the lock of the path: until then a command may have done it already. */
+  async function offloadDue(path: string): Promise<void> {
     const item = tree.get(path);
     if (item === undefined || (item.state !== 'protected' && item.state !== 'restored')) {
       due.delete(path);
@@ -102,7 +103,7 @@ export function openAutoOffload(needs: AutoOffloadNeeds): AutoOffload {
       return;
     }
     try {
-      await locks.run(path, () => offload(path, false));
+      await offload(path, false);
       due.delete(path);
     } catch (error) {
       postpone(item, error);
@@ -144,7 +145,7 @@ export function openAutoOffload(needs: AutoOffloadNeeds): AutoOffload {
       if (record.step === 'stubbed' && at <= now) start(record.id, () => finishOne(record));
     }
     if (!settings.auto()) return;
-    for (const [path, { at }] of due) if (at <= now) start(path, () => offloadOne(path));
+    for (const [path, { at }] of due) if (at <= now) start(path, () => locks.run(path, () => offloadDue(path)));
   }
 
   const timer = setInterval(tick, TICK_MS);
