@@ -65,8 +65,8 @@ export const ERROR_CODES = {
   },
   BAD_INDEX: {
     exit: 1,
-    means: 'The index of the block store is damaged.',
-    todo: 'It is set aside and rebuilt from the packs by itself.',
+    means: 'A table of a database on this machine is damaged.',
+    todo: 'The index of blocks is rebuilt by itself; for HOME/state see docs/operating.md.',
   },
   BAD_MANIFEST: {
     exit: 1,
@@ -76,7 +76,7 @@ export const ERROR_CODES = {
   BAD_STUB: {
     exit: 1,
     means: 'The stub is damaged or was edited.',
-    todo: 'Delete it and `dezent restore` the path: the catalog has the intact one.',
+    todo: 'Run `dezent restore` on the path: the catalog has the intact one. The damaged stub is left to you.',
   },
   FOREIGN_STUB: {
     exit: 3,

@@ -6,7 +6,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { DezentError, isDezentError } from '../errors.ts';
-import type { FreedFile, ListedFile, OpenedFile, Progress, StatusValue, WhyValue } from '../node/control/control-api.ts';
+import type {
+  FreedFile,
+  ListedFile,
+  OpenedFile,
+  Progress,
+  StatusValue,
+  WhyValue,
+} from '../node/control/control-api.ts';
 import { openDemoGround, type DemoGround, type DemoNode } from './demo-nodes.ts';
 import { describe, differences, writeSample, type SampleFile } from './demo-sample.ts';
 import { diskUsage } from './disk-usage.ts';
